@@ -1,0 +1,19 @@
+"""Shared fixtures. Real market data lives outside the repository; tests that want it skip where it is missing."""
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> Path:
+    "The folder of real market data."
+    if not SHARED.is_dir(): pytest.skip(f'real market data is not here: {SHARED}')
+    return SHARED
+
+
+@pytest.fixture(scope='session')
+def btc_hourly(shared_data) -> Path:
+    "28,464 hourly bars of BTCUSDT perpetual futures, without gaps."
+    return shared_data / 'ohlcv/binance_usdm_1h/BTCUSDT_1h_2020-10_2023-12.parquet'

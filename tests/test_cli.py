@@ -1,0 +1,187 @@
+"""The command line as its users meet it: the JSON of the architecture, exit codes, and one clear line for bad input."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from production.cli import main
+from trading_lib.market.synthetic import synthetic_market
+
+BACKTEST_KEYS = ('strategy params symbol timeframe bars start end data_fingerprint engine initial_equity final_equity total_return benchmark_return '
+                 'sharpe sortino calmar max_drawdown trades win_rate profit_factor fees_paid turnover exposure trials').split()
+
+
+@pytest.fixture(scope='module')
+def bars() -> pd.DataFrame:
+    return next(iter(synthetic_market(seed=3, bars=1500).samples.values())).bars
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, bars) -> Path:
+    "An empty project folder with one good file in it."
+    (tmp_path / 'settings.ini').write_text('[costs]\nfee_bps = 10\n')
+    bars.reset_index().to_parquet(tmp_path / 'coin.parquet')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def trading(capsys):
+    "Run a command; gives exit code, stdout and stderr."
+    def run(*argv):
+        code = main([str(a) for a in argv])
+        done = capsys.readouterr()
+        return code, done.out, done.err
+    return run
+
+
+def test_backtest_prints_the_json_of_the_architecture(place, trading):
+    code, out, _ = trading('backtest', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=5', '-p', 'slow=20', '--json')
+    found = json.loads(out)
+    assert code == 0 and list(found) == BACKTEST_KEYS
+    assert found['params'] == {'fast': 5, 'slow': 20} and found['symbol'] == 'coin' and found['timeframe'] == '1h'
+    assert found['max_drawdown'] <= 0 and found['trials'] == 1
+
+
+def test_all_engines_give_the_same_numbers_on_real_bars(place, trading, btc_hourly):
+    answers = [json.loads(trading('backtest', 'sma_cross', '--data', btc_hourly, '-p', 'fast=10', '-p', 'slow=50', '--fee-bps', 10, '--slippage-bps', 5,
+                                  '--engine', engine, '--json')[1]) for engine in ('kernel', 'vectorbt', 'replay')]
+    for other in answers[1:]:
+        for name in BACKTEST_KEYS:
+            if name == 'engine': continue
+            assert other[name] == pytest.approx(answers[0][name], rel=1e-9) if isinstance(other[name], float) else other[name] == answers[0][name], name
+
+
+def test_the_same_trial_counts_once_whatever_the_engine(place, trading):
+    counts = [json.loads(trading('backtest', 'sma_cross', '--data', 'coin.parquet', *extra, '--json')[1])['trials']
+              for extra in ((), (), ('--engine', 'replay'), ('-p', 'fast=11'), ('--fee-bps', 20))]
+    assert counts == [1, 1, 1, 2, 3]
+
+
+def test_out_keeps_the_series_behind_the_numbers(place, trading):
+    code, out, _ = trading('backtest', 'sma_cross', '--data', 'coin.parquet', '--out', 'kept', '--json')
+    assert code == 0
+    assert pd.read_parquet('kept/equity.parquet').equity.iloc[-1] == json.loads(out)['final_equity']
+
+
+def test_a_spot_file_with_outages_is_refused_until_gaps_are_allowed(place, trading, shared_data):
+    spot = shared_data / 'ohlcv/binance_spot_1h/BTCUSDT_1h_2021-04_2023-12.parquet'
+    code, _, err = trading('backtest', 'sma_cross', '--data', spot)
+    assert code == 2 and 'missing' in err and '--allow-gaps' in err
+    assert trading('backtest', 'sma_cross', '--data', spot, '--allow-gaps', '--json')[0] == 0
+
+
+def spoilt(bars: pd.DataFrame, how: str) -> pd.DataFrame:
+    "Good bars with one thing wrong."
+    bad = bars.reset_index()
+    match how:
+        case 'no close': return bad.drop(columns='close')
+        case 'no time': return bad.drop(columns='time')
+        case 'unsorted': return bad.iloc[::-1]
+        case 'duplicate': return pd.concat([bad[:10], bad[9:]])
+        case 'gap': return bad.drop(index=range(20, 30))
+        case 'negative': bad.loc[7, 'close'] = -1.
+        case 'high below low': bad.loc[7, ['high', 'low']] = bad.loc[7, 'low'] * .9, bad.loc[7, 'high'] * 1.1
+        case 'nan': bad.loc[7, 'open'] = np.nan
+        case 'infinite': bad.loc[7, 'high'] = np.inf
+        case 'text': bad['close'] = bad.close.astype(object); bad.loc[7, 'close'] = 'n/a'
+        case 'empty': return bad[:0]
+        case 'one bar': return bad[:1]
+    return bad
+
+
+@pytest.mark.parametrize('how', ['no close', 'no time', 'unsorted', 'duplicate', 'gap', 'negative', 'high below low', 'nan', 'infinite', 'text', 'empty', 'one bar'])
+@pytest.mark.parametrize('kind', ['csv', 'parquet'])
+def test_bad_bars_get_one_clear_line(place, trading, bars, how, kind):
+    file = place / f'bad.{kind}'
+    bad = spoilt(bars, how)
+    if kind == 'csv': bad.to_csv(file, index=False)
+    else: bad.astype({'close': str} if how == 'text' else {}).to_parquet(file)
+    code, out, err = trading('backtest', 'sma_cross', '--data', file)
+    assert code == 2 and out == '' and err.startswith('error: ') and err.count('\n') == 1, err
+    assert 'Traceback' not in err and not (place / 'runs').exists()
+
+
+@pytest.mark.parametrize('name, content', [('nothing.csv', b''), ('garbage.parquet', b'\x00\x01garbage'), ('garbage.csv', b'\xff\xfe\x00\x81'), ('words.csv', b'hello\nworld\n'),
+                                           ('garbage.feather', b'no'), ('file.xyz', b'time,open')])
+def test_garbage_gets_one_clear_line(place, trading, name, content):
+    (place / name).write_bytes(content)
+    code, out, err = trading('backtest', 'sma_cross', '--data', place / name)
+    assert code == 2 and out == '' and err.startswith('error: ') and err.count('\n') == 1, err
+
+
+@pytest.mark.parametrize('argv, words', [
+    (['backtest', 'sma_corss', '--data', 'coin.parquet'], ['sma_corss', 'did you mean sma_cross?']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '-p', 'fats=3'], ['fats', 'did you mean fast?']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=999'], ['999', 'from 2 to 200']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=ten'], ['ten', 'an int']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=2.5'], ['2.5', 'an int']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast'], ['name=value']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=50', '-p', 'slow=20'], ['50', '20', 'smaller']),
+    (['backtest', 'sma_cross', '--data', 'missing.parquet'], ['missing.parquet']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--engine', 'kernal'], ['did you mean kernel?']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--fee-bps', '-3'], ['-3']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--cash', '0'], ['cash']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--start', '2090-01-01'], ['2090']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--start', 'soon'], ['soon']),
+    (['backtest', 'nowhere.py:f', '--data', 'coin.parquet'], ['nowhere.py']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--columns', 'mood'], ['mood']),
+    (['backtest', 'sma_cross', '--data', 'NOSUCH'], ['NOSUCH']),
+    (['bakctest'], ['bakctest']), (['backtest', 'sma_cross'], ['--data']), (['paper', 'nothing-here'], ['nothing-here'])])
+def test_bad_requests_get_one_clear_line(place, trading, argv, words):
+    code, out, err = trading(*argv)
+    assert code == 2 and out == '' and err.startswith('error: ') and err.count('\n') == 1, err
+    for word in words: assert word in err
+
+
+@pytest.mark.parametrize('text, word', [('def broken(:', 'SyntaxError'), ('import nothing_of_that_name', 'ModuleNotFoundError'), ('x = 1', 'no strategy'), ('', 'no strategy')])
+def test_a_strategy_file_that_cannot_be_used_gets_one_clear_line(place, trading, text, word):
+    (place / 'idea.py').write_text(text)
+    code, out, err = trading('backtest', 'idea.py:broken', '--data', 'coin.parquet')
+    assert code == 2 and out == '' and word in err and err.count('\n') == 1
+
+
+def test_failure_with_json_is_one_json_object(place, trading):
+    code, out, err = trading('backtest', 'sma_corss', '--data', 'coin.parquet', '--json')
+    assert code == 2 and json.loads(out)['exit_code'] == 2 and 'sma_cross' in json.loads(out)['error']
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_name(place, trading):
+    (place / 'settings.ini').write_text('[costs]\nfee_bsp = 10\n')
+    code, _, err = trading('data', 'list')
+    assert code == 2 and 'did you mean fee_bps?' in err
+
+
+def test_verify_says_no_with_exit_code_1_to_a_strategy_that_peeks(place, trading):
+    (place / 'peek.py').write_text('from trading_lib.strategies import strategy\n\n@strategy\ndef peek(bars):\n    "Knows tomorrow."\n'
+                                   '    return bars.close.shift(-1) > bars.close\n')
+    code, out, _ = trading('verify', 'peek.py:peek', '--data', 'coin.parquet', '--json')
+    found = json.loads(out)
+    assert code == 1 and found['verdict'] == 'fail' and {f['kind'] for f in found['findings']} >= {'lookahead'}
+
+
+def test_verify_passes_an_honest_strategy(place, trading):
+    code, out, _ = trading('verify', 'sma_cross', '--data', 'coin.parquet', '--json')
+    found = json.loads(out)
+    assert code == 0 and found['verdict'] == 'pass' and found['findings'] == []
+    assert set(found) == {'verdict', 'findings', 'warmup_bars', 'agreement'} and set(found['agreement']) == {'engines', 'max_rel_diff', 'first_bar'}
+    assert 45 <= found['warmup_bars'] <= 60
+
+
+def test_the_store_takes_bars_in_and_gives_them_back(place, trading):
+    assert trading('data', 'import', 'coin.parquet', '--exchange', 'somewhere')[0] == 0
+    code, out, _ = trading('backtest', 'sma_cross', '--data', 'coin', '--json')
+    assert code == 0
+    assert trading('data', 'export', 'coin', '--out', 'again.csv')[0] == 0
+    again = json.loads(trading('backtest', 'sma_cross', '--data', 'again.csv', '--json')[1])
+    assert again['data_fingerprint'] == json.loads(out)['data_fingerprint'] and again['final_equity'] == json.loads(out)['final_equity']
+
+
+def test_the_installed_command_interrupted_ends_with_130(place):
+    code = 'import production.cli as cli, sys\n@cli.app.command()\ndef wait():\n    raise KeyboardInterrupt\nsys.exit(cli.main(["wait"]))'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr == 'error: interrupted\n'

@@ -1,0 +1,209 @@
+"""The chapter's strategies: causal, inside their bounds, forgetful of where a window began, sensible on real bars."""
+import numpy as np
+import pandas as pd
+import pytest
+
+from trading_lib.core.errors import BadInput
+from trading_lib.market.bars import Sample, tidy
+from trading_lib.models.training import train
+from trading_lib.strategies.contract import describe
+from trading_lib.strategies.feeds import load_feed, with_needs
+from trading_lib.strategies.hybrid import hybrid_trend
+from trading_lib.strategies.reversion import bollinger_reversion, rsi_reversion
+from trading_lib.strategies.trend import donchian_breakout, sma_cross
+
+CASES = [(sma_cross, {}), (sma_cross, dict(fast=5, slow=20)), (donchian_breakout, {}), (donchian_breakout, dict(entry=20, exit=10, shorts=True)),
+         (bollinger_reversion, {}), (bollinger_reversion, dict(window=20, width=1.5, shorts=True)), (rsi_reversion, {}), (hybrid_trend, {})]
+every = pytest.mark.parametrize('function, params', CASES, ids=lambda v: v.__name__ if callable(v) else ' '.join(map(str, v.values())) or 'defaults')
+
+
+def walk(n=3000, seed=1):
+    rng = np.random.default_rng(seed)
+    index = pd.date_range('2024-01-01', periods=n, freq='h', tz='UTC', name='time')
+    close = pd.Series(100 * np.exp((rng.normal(0, .008, n) + .002*np.sin(np.arange(n)/90)).cumsum()), index)
+    bars = pd.DataFrame(dict(open=close.shift(1, fill_value=100.)))
+    bars['high'], bars['low'] = np.maximum(bars.open, close)*1.001, np.minimum(bars.open, close)*.999
+    return bars.assign(close=close, volume=rng.lognormal(3, .5, n))
+
+
+BARS = walk()
+
+
+@pytest.fixture(scope='session')
+def files(tmp_path_factory):
+    "Headlines, funding and a model, as a person would have them on disk."
+    folder, rng = tmp_path_factory.mktemp('feeds'), np.random.default_rng(2)
+    at = BARS.index[0] + pd.to_timedelta(np.sort(rng.integers(0, 3000*3600, 200)), unit='s')
+    words = ['price surges', 'exchange hacked', 'a report', 'adoption rises', 'longs liquidated in crash']
+    pd.DataFrame(dict(known_at=at, symbol=rng.choice(['BTC/USDT', 'ETH/USDT'], 200), text=rng.choice(words, 200))).to_parquet(folder / 'headlines.parquet')
+    pd.DataFrame(dict(known_at=at, funding=rng.normal(size=200))).to_csv(folder / 'funding.csv', index=False)
+    train(Sample(BARS, 'BTC/USDT', '1h', 'test', synthetic=True), folder / 'model', before='2024-02-15')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def feeds(files):
+    return dict(sentiment=load_feed('sentiment', files / 'headlines.parquet'), forecast=load_feed('forecast', files / 'model'))
+
+
+def exposures(function, params, bars, feeds):
+    s = describe(function)
+    return s.exposures(with_needs(s, bars, feeds), params)
+
+
+@every
+def test_exposure_is_a_share_of_equity_on_the_index_of_the_bars(function, params, feeds):
+    target = exposures(function, params, BARS, feeds)
+    assert target.index.equals(BARS.index) and target.dtype == 'float64'
+    assert target.between(-1, 1).all() and (target.min() < 0) == params.get('shorts', False)
+    assert 4 <= target.diff().abs().gt(0).sum() < len(BARS) / 10
+    assert 'time' == target.index.name and set(BARS) == {'open', 'high', 'low', 'close', 'volume'}
+
+
+@every
+def test_the_future_does_not_move_the_past(function, params, feeds):
+    whole = exposures(function, params, BARS, feeds)
+    for cut in (2, 100, 777, 1500, 2999):
+        assert exposures(function, params, BARS[:cut], feeds).equals(whole[:cut])
+        other = BARS.copy(); other.iloc[cut:, :4] *= .3
+        assert exposures(function, params, other, feeds)[:cut].equals(whole[:cut])
+
+
+@every
+def test_it_does_not_matter_where_a_window_began_once_warm(function, params, feeds):
+    whole = exposures(function, params, BARS, feeds)
+    for start in (300, 1111, 2200):
+        late = exposures(function, params, BARS[start:], feeds)
+        assert late[400:].equals(whole[start + 400:])
+
+
+@every
+def test_a_window_of_600_bars_decides_as_the_whole_sample_does(function, params, feeds):
+    whole = exposures(function, params, BARS, feeds)
+    for end in range(700, 3000, 83):
+        assert exposures(function, params, BARS[end - 600:end], feeds).iloc[-1] == whole.iloc[end - 1]
+
+
+@every
+def test_calling_twice_gives_the_same_and_leaves_the_bars_alone(function, params, feeds):
+    before = BARS.copy()
+    assert exposures(function, params, BARS, feeds).equals(exposures(function, params, BARS, feeds))
+    assert BARS.equals(before)
+
+
+@every
+def test_a_market_that_stands_still_or_is_too_short_is_not_an_error(function, params, feeds):
+    still = BARS.assign(open=32_768., high=32_768., low=32_768., close=32_768., volume=0.)   # a price whose sums are exact
+    assert (exposures(function, params, still, feeds) == 0).all()
+    assert (exposures(function, params, BARS[:3], feeds) == 0).all()
+
+
+@pytest.mark.parametrize('function', [sma_cross, donchian_breakout, bollinger_reversion, rsi_reversion])
+def test_defaults_do_something_sensible_on_real_hourly_bars(function, btc_hourly):
+    bars = tidy(pd.read_parquet(btc_hourly))
+    target = exposures(function, {}, bars, {})
+    changes = target.diff().abs().gt(0).sum()
+    assert .03 < target.abs().mean() < .7
+    assert 50 < changes < len(bars) / 24, 'at most once a day on average'
+    for end in (5000, 12_345, 27_000):
+        assert exposures(function, {}, bars[end - 400:end], {}).iloc[-1] == target.iloc[end - 1]
+
+
+def test_hybrid_runs_on_real_bars_and_real_headlines(btc_hourly, shared_data, tmp_path):
+    bars = tidy(pd.read_parquet(btc_hourly))['2021-06':'2022-06']
+    train(Sample(bars, 'BTCUSDT', '1h', 'test'), tmp_path / 'model', before='2022-01-01')
+    news = pd.read_parquet(shared_data / 'news_social/news/bitcoin_news_2021-11_2023-06.parquet')
+    news.rename(columns={'Date': 'known_at', 'Short Description': 'text'}).to_parquet(tmp_path / 'news.parquet')
+    feeds = dict(sentiment=load_feed('sentiment', tmp_path / 'news.parquet'), forecast=load_feed('forecast', tmp_path / 'model'))
+    target = exposures(hybrid_trend, {}, bars, feeds)['2022-01':]
+    rule = exposures(hybrid_trend, dict(mood_floor=-1, hope=0, doubt=0), bars, feeds)['2022-01':]
+    assert (target <= rule).all() and .02 < target.mean() < rule.mean()
+    assert 10 < target.diff().abs().gt(0).sum() < len(target) / 12
+    for end in range(7000, 9000, 250):
+        assert exposures(hybrid_trend, {}, bars[end - 300:end], feeds).iloc[-1] == exposures(hybrid_trend, {}, bars, feeds).iloc[end - 1]
+
+
+def test_parameters_that_contradict_each_other_are_refused(feeds):
+    for function, params in ((sma_cross, dict(fast=50, slow=50)), (donchian_breakout, dict(entry=10, exit=20)), (hybrid_trend, dict(hope=.3)),
+                             (hybrid_trend, dict(fast=96)), (sma_cross, dict(fast=1)), (bollinger_reversion, dict(width=0))):
+        with pytest.raises(BadInput) as told: exposures(function, params, BARS, feeds)
+        assert '\n' not in str(told.value)
+
+
+def test_what_is_unknown_never_opens_a_position(feeds):
+    s = describe(hybrid_trend)
+    known = with_needs(s, BARS, feeds)
+    for need in s.needs:
+        blind = known.assign(**{need: known[need].where(BARS.index < BARS.index[1500])})
+        assert (s.exposures(blind)[1500:] == 0).all()
+
+
+# ---- feeds
+
+def test_every_feed_gives_a_window_the_digits_it_gave_the_whole_sample(files, feeds):
+    s = describe(hybrid_trend)
+    whole, funding = with_needs(s, BARS, feeds), load_feed('funding', files / 'funding.csv')
+    for end in (400, 1234, 3000):
+        window = with_needs(s, BARS[end - 300:end], feeds)
+        assert window.sentiment.equals(whole.sentiment[end - 300:end])
+        assert window.forecast[72:].equals(whole.forecast[end - 228:end])
+        assert funding.values(BARS[end - 300:end], '1h').equals(funding.values(BARS, '1h')[end - 300:end])
+
+
+def test_a_fact_appears_at_the_first_close_after_it_was_known(files):
+    table = pd.read_csv(files / 'funding.csv', parse_dates=['known_at'])
+    got = load_feed('funding', files / 'funding.csv').values(BARS, '1h')
+    for t in BARS.index[::37]:
+        known = table[table.known_at <= t + pd.Timedelta('1h')]
+        assert got[t] == known.funding.iloc[-1] if len(known) else np.isnan(got[t])
+
+
+def test_headlines_written_later_change_nothing_earlier(files, tmp_path):
+    table = pd.read_parquet(files / 'headlines.parquet')
+    table[:100].to_csv(tmp_path / 'first_half.csv', index=False)
+    first, whole = (load_feed('sentiment', p).values(BARS, '1h') for p in (tmp_path / 'first_half.csv', files / 'headlines.parquet'))
+    before = BARS.index + pd.Timedelta('1h') < table.known_at[100]
+    assert first[before].equals(whole[before]) and not first.equals(whole)
+
+
+def test_the_digest_follows_the_numbers_and_not_the_file(files, tmp_path):
+    table = pd.read_csv(files / 'funding.csv')
+    digest = load_feed('funding', files / 'funding.csv').digest
+    table.sample(frac=1, random_state=0).assign(note='x').to_csv(tmp_path / 'shuffled.csv', index=False)
+    assert load_feed('funding', tmp_path / 'shuffled.csv').digest == digest
+    epochs = table.assign(known_at=pd.to_datetime(table.known_at, utc=True, format='ISO8601').dt.as_unit('ns').astype('int64') // 10**6)
+    epochs.to_csv(tmp_path / 'epochs.csv', index=False)
+    assert load_feed('funding', tmp_path / 'epochs.csv').digest == digest
+    table.loc[7, 'funding'] += 1e-9
+    table.to_csv(tmp_path / 'restated.csv', index=False)
+    assert load_feed('funding', tmp_path / 'restated.csv').digest != digest
+    assert load_feed('sentiment', files / 'headlines.parquet', halflife='6h').digest != load_feed('sentiment', files / 'headlines.parquet').digest
+
+
+def test_one_symbol_of_many_can_be_named(files, tmp_path):
+    one, both = (load_feed('sentiment', files / 'headlines.parquet', symbol=s).values(BARS, '1h') for s in ('BTCUSDT', None))
+    assert not one.equals(both)
+    table = pd.read_parquet(files / 'headlines.parquet').assign(sentiment=.5)
+    table.to_csv(tmp_path / 'numbers.csv', index=False)
+    with pytest.raises(BadInput, match='holds 2 symbols'): load_feed('sentiment', tmp_path / 'numbers.csv')
+    with pytest.raises(BadInput, match='no symbol DOGE'): load_feed('sentiment', tmp_path / 'numbers.csv', symbol='DOGE')
+
+
+def test_a_source_that_is_none_is_refused_in_one_line(tmp_path):
+    bad = {'no_time.csv': 'time,funding\n2024-01-01,1\n', 'no_column.csv': 'known_at,other\n2024-01-01,1\n', 'text.csv': 'known_at,funding\n2024-01-01,abc\n',
+           'infinite.csv': 'known_at,funding\n2024-01-01,inf\n', 'bad_time.csv': 'known_at,funding\nsoon,1\n', 'hole.csv': 'known_at,funding\n2024-01-01,1\n,2\n',
+           'empty.csv': ''}
+    for name, text in bad.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(BadInput) as told: load_feed('funding', tmp_path / name)
+        assert '\n' not in str(told.value) and name in str(told.value)
+    for missing in ('nowhere.csv', ''):
+        with pytest.raises(BadInput): load_feed('funding', tmp_path / missing)
+
+
+def test_a_need_is_filled_by_a_feed_or_by_the_bars_or_named():
+    s = describe(hybrid_trend)
+    own = BARS.assign(sentiment=.1, forecast=.9)
+    assert with_needs(s, own, {}).equals(own)
+    with pytest.raises(BadInput, match='needs forecast.*--feed forecast=PATH'): with_needs(s, own.drop(columns='forecast'), {})
+    assert with_needs(describe(sma_cross), BARS[:1], {}).equals(BARS[:1])
