@@ -7,14 +7,13 @@ import errno
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from trading_lib.core.errors import BadInput, Refused, TradingError
+from trading_lib.core.errors import BadInput, TradingError
 
 app = typer.Typer(name='trading', rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, no_args_is_help=True,
                   help='Research crypto strategies, and trade what you found. The number in the notebook is the number you get.')
@@ -105,10 +104,10 @@ def costs_of(fee_bps: float | None, slippage_bps: float | None):
     return Costs(default.fee_bps if fee_bps is None else fee_bps, default.slippage_bps if slippage_bps is None else slippage_bps)
 
 
-def feeds_of(items: list[str] | None) -> dict:
+def feeds_of(items: list[str] | None, symbol: str) -> dict:
     if not items: return {}
     from trading_lib.strategies.feeds import load_feed
-    return {name: load_feed(name, path) for name, path in pairs(items, '--feed').items()}
+    return {name: load_feed(name, path, symbol) for name, path in pairs(items, '--feed').items()}
 
 
 def sample_of(data: str, exchange=None, timeframe=None, symbol=None, start=None, end=None, columns=None, allow_gaps=False):
@@ -139,13 +138,14 @@ def backtest(strategy: StrategyName, data: Data, param: Params = None, fee_bps: 
              exchange: Exchange = None, timeframe: Timeframe = None, symbol: Symbol = None, start: Start = None, end: End = None,
              columns: Columns = None, allow_gaps: AllowGaps = False, feed: Feeds = None, as_json: Json = False):
     "What following a strategy would have given."
-    from trading_lib.backtest.run import backtest, engine as named
+    from trading_lib.backtest.run import backtest
+    from trading_lib.backtest.run import engine as named
     from trading_lib.strategies.contract import find
     named(engine)
     chosen = find(strategy)
     chosen.check(pairs(param, '-p'))
     sample = sample_of(data, exchange, timeframe, symbol, start, end, columns, allow_gaps)
-    done = backtest(chosen, sample, pairs(param, '-p'), costs_of(fee_bps, slippage_bps), cash, engine, ledger(), feeds_of(feed))
+    done = backtest(chosen, sample, pairs(param, '-p'), costs_of(fee_bps, slippage_bps), cash, engine, ledger(), feeds_of(feed, sample.symbol))
     if done.simulation.ruined is not None: say(f'equity was gone at {done.simulation.ruined}; the run ends there')
     if out: save_backtest(done, out)
     answer(done.summary(), as_json)
@@ -172,7 +172,7 @@ def verify(strategy: StrategyName, data: Data, param: Params = None, fee_bps: Fe
     chosen = find(strategy)
     chosen.check(pairs(param, '-p'))
     sample = sample_of(data, exchange, timeframe, symbol, start, end, columns, allow_gaps)
-    verdict = verify(chosen, sample, pairs(param, '-p'), costs_of(fee_bps, slippage_bps), cash, feeds_of(feed))
+    verdict = verify(chosen, sample, pairs(param, '-p'), costs_of(fee_bps, slippage_bps), cash, feeds_of(feed, sample.symbol))
     found = verdict.json()
     def text():
         rows = [f'{f["kind"]:<10} {f["bar"]}  {f["column"] or ""}  {f["detail"]}' for f in found['findings']]
@@ -291,10 +291,12 @@ def paper(promotion: Annotated[str, typer.Argument(help='A folder of promotions/
 @app.command()
 def exchange(data: Data, host: str = '127.0.0.1', port: Annotated[int, typer.Option(min=0, max=65535)] = 8585,
              speed: Annotated[float, typer.Option(help='Bars a second; 0 waits for POST /control/release.', min=0)] = 1.,
-             cash: Cash = 10_000., exchange: Exchange = None, timeframe: Timeframe = None, symbol: Symbol = None, allow_gaps: AllowGaps = False):
+             cash: Cash = 10_000., fee_bps: Fee = None, slippage_bps: Slippage = None, exchange: Exchange = None, timeframe: Timeframe = None,
+             symbol: Symbol = None, start: Start = None, end: End = None, allow_gaps: AllowGaps = False):
     "Serve the local exchange: Binance's spot protocol over stored bars."
     from production.paper import serve_exchange
-    serve_exchange(sample_of(data, exchange, timeframe, symbol, allow_gaps=allow_gaps), host, port, speed, cash, say)
+    sample = sample_of(data, exchange, timeframe, symbol, start, end, allow_gaps=allow_gaps)
+    serve_exchange(sample, host, port, speed, cash, costs_of(fee_bps, slippage_bps), say)
 
 
 @app.command()

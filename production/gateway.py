@@ -29,6 +29,7 @@ class Facts:
     duplicate: str                           # in the text of a rejection: the first order under this client id is there
     not_found: int                           # the code of the one answer that means there is no such order
     expired: int                             # the code of a request outside its validity window
+    malformed: range                         # codes of questions that are wrong however often they are asked
     no_entry: frozenset[int]                 # codes of keys that are wrong or lack a right
     fence: bool                              # does it honour a timestamp and a validity window?
     account_key: str                         # what a proper answer about the account contains
@@ -42,7 +43,7 @@ VENUES = {
     'binance': Facts(
         # -1013 filter failure, -11xx malformed, -2010 new order rejected; Binance's errors.md
         rejections=frozenset((400, code) for code in (-1013, -1100, -1101, -1102, -1104, -1106, -1111, -1115, -1116, -1117, -1121, -2010)),
-        duplicate='Duplicate order', not_found=-2013, expired=-1021, no_entry=frozenset((-1002, -1022, -2014, -2015)), fence=True,
+        duplicate='Duplicate order', not_found=-2013, expired=-1021, malformed=range(-1199, -1099), no_entry=frozenset((-1002, -1022, -2014, -2015)), fence=True,
         account_key='balances', fee_in='received', unit=Decimal('1e-8'),
         weights=dict(time=1, order=1, lookup=4, account=20, open=6, trades=20, bars=2, markets=20),
         options=dict(defaultType='spot', fetchMarkets={'types': ['spot']}, fetchCurrencies=False, fetchMargins=False)),
@@ -81,13 +82,14 @@ async def connect(
     key: str = '', secret: str = '',
     weight_per_minute: int = 6_000,                       # request weight we allow ourselves
     timeout_s: float = 10,
+    attempts: int = 5,                                    # of a read
     redirect: Callable[[object], object] | None = None,   # is handed the client before it is used; what it gives back is closed with it
 ) -> 'Gateway':
     "A gateway with its market table loaded: one a venue, shared by all who trade there."
     if venue not in VENUES: raise BadInput(f'there is no venue {venue}{did_you_mean(venue, VENUES)}')
     import ccxt.pro
     client = getattr(ccxt.pro, venue)({'apiKey': key, 'secret': secret, 'timeout': int(timeout_s * 1000), 'options': VENUES[venue].options})
-    gateway = Gateway(client, VENUES[venue], weight_per_minute, session=redirect(client) if redirect else None)
+    gateway = Gateway(client, VENUES[venue], weight_per_minute, attempts, session=redirect(client) if redirect else None)
     try: await gateway.open()
     except BaseException:
         await gateway.close()
@@ -100,7 +102,7 @@ class Gateway:
 
     def __init__(self, client, facts: Facts, weight_per_minute: int = 6_000, attempts: int = 5, session=None):
         self.client, self.facts, self.venue, self.attempts, self.session = client, facts, client.id, attempts, session
-        client.number, client.enableRateLimit = Decimal, False
+        client.number, client.enableRateLimit = str, False   # exact; as Decimal ccxt 4.5.90 loses the fees of trades
         client.options['maxRetriesOnFailure'] = 0   # a repeated market order is a second order
         client.on_rest_response = self._listen
         # a full bucket and its refill together stay within the minute
@@ -153,7 +155,7 @@ class Gateway:
             if heard.code == self.facts.expired and what != 'time': await self.venue_time()
             elif heard.code in self.facts.no_entry or heard.status in (401, 403, 451):
                 raise Refused(f'{self.venue} does not let us in ({heard.text}); check the API key, its rights and its IP list') from error
-            elif heard.status == 400 and heard.code is not None: raise Refused(f'{self.venue} refused to tell {what}: {heard.text}') from error
+            elif heard.code in self.facts.malformed: raise Refused(f'{self.venue} refused to tell {what}: {heard.text}') from error
             raise Unreachable(f'{self.venue} did not answer about {what} ({heard.text}, {type(error).__name__}); try again later') from error
 
     # reads
@@ -260,19 +262,29 @@ class Gateway:
 
     async def submit(self, order: Order, sent_at: int, window: int) -> OrderState:
         "Send an order once. Raises `Rejected` if it certainly does not exist and `Unknown` if it may."
-        kind, price, params = order.kind, order.price, {'clientOrderId': order.client_id}   # a market order given a price would be resized by it
-        if order.kind == 'stop': kind, params = 'market', params | {'stopLossPrice': order.stop_price}
+        kind, quantity, price = order.kind, self._exact(order, 'amount', order.quantity), self._exact(order, 'price', order.price)
+        params = {'clientOrderId': order.client_id}
+        if kind == 'stop': kind, params['stopLossPrice'] = 'market', self._exact(order, 'price', order.stop_price)
         if self.facts.fence: params |= {'timestamp': sent_at, 'recvWindow': window}
         heard = Heard()
         _heard.set(heard)
         try:
-            answer = await self.client.create_order(order.symbol, kind, order.side, order.quantity, price, params)
+            answer = await self.client.create_order(order.symbol, kind, order.side, quantity, price, params)   # a price would resize a market order; `Order` has none then
             return await self._state(order, answer)
         except Unknown: raise
         except Exception as error:   # whatever went wrong, the order may be there
             if (heard.status, heard.code) in self.facts.rejections and self.facts.duplicate not in heard.text:
                 raise Rejected(f'{self.venue}: {heard.text}') from error
             raise Unknown(f'{self.venue}: {heard.text} ({type(error).__name__})') from error
+
+    def _exact(self, order: Order, what: str, value: Decimal | None) -> str | None:
+        "Digits as ccxt will send them; it rounds to the market's step without a word, so that is refused here."
+        if value is None: return None
+        from ccxt.base.errors import InvalidOrder
+        try: rounded = getattr(self.client, f'{what}_to_precision')(order.symbol, f'{value:f}')
+        except InvalidOrder: rounded = '0'   # less than one step
+        if Decimal(rounded) != value: raise Rejected(f'{self.venue}: {what} {value:f} of {order.client_id} is no multiple of the step; ccxt would send {rounded}')
+        return rounded
 
     async def cancel(self, order: Order) -> OrderState | None:
         "Ask for a cancel, then look what became of the order: the answer to a cancel proves nothing."
@@ -287,7 +299,7 @@ class Gateway:
         said = {'open': 'OPEN', 'closed': 'FILLED', 'canceled': 'CANCELED', 'expired': 'EXPIRED', 'rejected': 'REJECTED'}
         status, id = said.get(answer.get('status')), answer.get('id')
         asked = (order.client_id, order.side, order.quantity)
-        got = answer.get('clientOrderId'), answer.get('side'), answer.get('amount')
+        got = answer.get('clientOrderId'), answer.get('side'), money(answer.get('amount') or 0)
         if status is None or not id or got != asked: raise Unknown(f'{self.venue} answered {id} {answer.get("status")} {got} for {asked}')
         filled = money(answer.get('filled') or 0)
         fills = _fills_within(order, answer['info'])

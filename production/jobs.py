@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, Literal
 
 from trading_lib.core.errors import BadInput, Refused, TradingError, did_you_mean
 
-PLAIN = dict(str=str, int=int, float=float, bool=bool, dict=dict, list=list, tuple=tuple, None_=type(None))
+HINTS = dict(str=str, int=int, float=float, bool=bool, dict=dict, list=list, Literal=Literal)   # what a parameters cell may say
+QUIET = ['--log-level=50']   # a kernel talks of its sockets and its shutdown on our stderr; what a cell does wrong arrives as a message
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def run_notebook(notebook: Path | str, params: dict, runs: Path | str, progress:
         if (work / notebook.name).is_file(): (work / 'report.html').write_text(to_html(work / notebook.name), encoding='utf-8')
         (work / 'record.json').write_text(json.dumps(record.json(), indent=1), encoding='utf-8')
         work.rename(runs / name)
-    if error: raise error if not isinstance(error, TradingError) else type(error)(f'{error}; kept in {runs / name}')
+    if isinstance(error, TradingError): raise type(error)(f'{error}; kept in {runs / name}')
+    if error: raise error
     return record
 
 
@@ -91,11 +93,14 @@ def run_notebook(notebook: Path | str, params: dict, runs: Path | str, progress:
 
 def inputs_of(notebook: Path) -> dict[str, Input]:
     "The parameters of a notebook, from its cell tagged `parameters`; raises `BadInput` where that cannot be read."
-    try: cells = json.loads(notebook.read_text(encoding='utf-8'))['cells']
+    try:
+        cells = json.loads(notebook.read_text(encoding='utf-8'))['cells']
+        tagged = [''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', [])]
     except FileNotFoundError: raise BadInput(f'there is no notebook {notebook}') from None
-    except (OSError, ValueError, KeyError, TypeError): raise BadInput(f'{notebook} is no notebook; it must be an .ipynb file') from None
-    tagged = [c for c in cells if 'parameters' in c.get('metadata', {}).get('tags', [])]
-    return {i.name: i for c in tagged[:1] for i in map(_input, ast.parse(''.join(c['source'])).body) if i}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError): raise BadInput(f'{notebook} is no notebook; it must be an .ipynb file') from None
+    try: return {i.name: i for source in tagged[:1] for i in map(_input, ast.parse(source).body) if i}
+    except (SyntaxError, ValueError, NameError, TypeError):
+        raise BadInput(f'{notebook.name}: its parameters cell must hold lines such as `fee_bps: float = 10.` and nothing else') from None
 
 
 def _input(line: ast.stmt) -> Input | None:
@@ -103,7 +108,7 @@ def _input(line: ast.stmt) -> Input | None:
     target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0] if isinstance(line, ast.Assign) else None
     if not isinstance(target, ast.Name): return None
     default = ast.literal_eval(line.value)
-    hint = eval(ast.unparse(line.annotation), {'__builtins__': PLAIN}) if isinstance(line, ast.AnnAssign) else type(default)
+    hint = eval(ast.unparse(line.annotation), {'__builtins__': HINTS}) if isinstance(line, ast.AnnAssign) else type(default)
     return Input(target.id, hint, default)
 
 
@@ -142,10 +147,7 @@ def _kernels(private: str) -> type:
     class OwnKernel(AsyncKernelManager):
         @property
         def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(**get_kernel_dict(), env=dict(PLOTLY_RENDERER='plotly_mimetype', IPYTHONDIR=private))
-
-        @default('transport_encryption')
-        def _encrypted(self) -> str: return 'auto'    # it warns on stderr otherwise
+            return KernelSpec(**get_kernel_dict(QUIET), env=dict(PLOTLY_RENDERER='plotly_mimetype', IPYTHONDIR=private))
 
         @default('connection_file')
         def _own_connection_file(self) -> str: return os.path.join(private, 'kernel.json')

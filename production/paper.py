@@ -6,8 +6,8 @@ import asyncio
 import json
 import re
 import time
+from bisect import bisect_right
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,19 +16,37 @@ from pathlib import Path
 import aiohttp
 
 from production import promotion as promoted
+from production.gateway import connect
 from production.journal import Journal
 from production.local_exchange.child import start_child
+from production.local_exchange.client import rewire
 from production.runner import Mandate, Runner
+from trading_lib.backtest.kernel import Simulation, simulate
+from trading_lib.backtest.replay import VenueReplay, decider, replay_venue
 from trading_lib.core.errors import BadInput, Refused
 from trading_lib.core.money import money
 from trading_lib.core.settings import Settings
 from trading_lib.evidence.dossier import Dossier, check_code, check_fresh, read_dossier
-from trading_lib.execution.matching import QUOTES, split_symbol, spot_rules
-from trading_lib.market.bars import Sample
+from trading_lib.execution.costs import Costs
+from trading_lib.execution.matching import QUOTES, MarketRules, split_symbol, spot_rules
+from trading_lib.market.bars import Sample, stamp
+from trading_lib.market.store import Store, load_sample, write_whole
 from trading_lib.strategies.contract import Strategy, find
+from trading_lib.strategies.feeds import with_needs
 
 VENUE = 'binance'       # whose protocol the local exchange speaks
 KEY, SECRET = 'local-key', 'local-secret'   # it checks signatures; there is nothing to protect
+WEIGHT = 10_000_000     # its request weight a minute: no limit, it is ours
+HISTORY = 500           # bars that have closed when the exchange is served by itself
+
+
+@dataclass(frozen=True)
+class PaperBooks:
+    "What the journal and the venue say at the end."
+    decisions: list[dict]
+    orders: list[dict]
+    fills: list[dict]
+    balances: dict[str, Decimal]
 
 
 @dataclass(frozen=True)
@@ -40,13 +58,10 @@ class PaperRun:
     start: str
     end: str
     bars: int
-    orders: int
-    fills: int
-    final_equity: Decimal
-    replay_equity: Decimal
-    research_equity: float          # the kernel on the same bars, without the venue's filters
+    side_by_side: list[dict]        # one row each for research, replay and paper
     differences: list[str]          # between paper and replay; empty when they agree to the last digit
     bars_per_s: float
+    synthetic: bool
     folder: Path
 
     @property
@@ -55,12 +70,18 @@ class PaperRun:
     def json(self) -> dict: return asdict(self) | dict(agrees=self.agrees, folder=str(self.folder))
 
     def text(self) -> str:
-        verdict = ('orders, fills, balances and equity of every bar equal replay exactly' if self.agrees
+        verdict = ('paper = replay: orders, fills, balances and the equity of every bar are equal to the last digit' if self.agrees
                    else 'paper and replay DIFFER: ' + '; '.join(self.differences[:5]))
-        return '\n'.join([f'{self.promotion} on paper, {self.market}, {self.bars} bars {self.start} to {self.end}',
-                          f'  orders {self.orders}, fills {self.fills}, {self.bars_per_s:.0f} bars a second through ccxt',
-                          f'  final equity  paper {self.final_equity:f}  replay {self.replay_equity:f}  research {self.research_equity:.2f}',
-                          f'  {verdict}'])
+        made = ' (a synthetic market)' if self.synthetic else ''
+        return '\n'.join([f'{self.promotion} on paper as {self.account}: {self.market}{made}, {self.bars} bars from {self.start} to {self.end}',
+                          '', table(self.side_by_side), '', verdict, f'{self.bars_per_s:.0f} bars a second through ccxt; the journal: trading orders'])
+
+
+def table(rows: list[dict]) -> str:
+    "Rows as aligned columns, numbers to the right."
+    cells = [list(rows[0]), *([f'{v:,.2f}' if isinstance(v, float) else str(v) for v in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return '\n'.join('  '.join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in cells)
 
 
 def market_of(symbol: str) -> str:
@@ -74,31 +95,141 @@ def market_of(symbol: str) -> str:
 
 
 def trade_on_paper(promotion: str, settings: Settings, data: str | None = None, bars: int = 300, account: str | None = None,
-                   allow_gaps: bool = False, say: Callable[[str], None] = print, progress: Callable[[int, int], None] | None = None) -> PaperRun:
-    "Run a promotion through its last `bars` bars, from where it was left if it was interrupted, and compare with replay."
+                   allow_gaps: bool = False, say: Callable[[str], None] = lambda line: None, passed: Callable[[int], object] = lambda done: None) -> PaperRun:
+    """Run a promotion through its last `bars` bars, from where it was left if it was interrupted, and compare with replay.
+
+    `passed` is told how many bars are settled."""
     dossier = read_dossier(promotion, settings.folder('promotions'))
     strategy = find(dossier.strategy)
     check_fresh(dossier, datetime.now(UTC))
     check_code(dossier, strategy)
     sample = _sample(dossier, settings, data, allow_gaps)
     first = len(sample.bars) - bars
-    if first < dossier.window_bars: raise BadInput(f'{len(sample.bars)} bars are too few to trade {bars}: the strategy is shown {dossier.window_bars} before the first; choose fewer with --bars')
+    if first < dossier.window_bars - 1:
+        raise BadInput(f'{len(sample.bars)} bars are too few to trade {bars}: the strategy is shown {dossier.window_bars} at once; choose fewer with --bars')
     account = account or _account(settings.folder('runs') / 'paper' / dossier.id)
+    times, execution = [_ms(t) for t in sample.bars.index], settings.execution
+    mandate = Mandate(dossier.digest, account, strategy, dossier.params, sample.symbol, sample.timeframe, dossier.window_bars, times[first],
+                      buffer=execution.cash_buffer_bps / 10_000, order_window_ms=execution.order_window_ms, poll_s=execution.poll_s, feeds=promoted.feeds_of(dossier))
+    rules = spot_rules(sample.symbol, float(sample.bars.close.iloc[first]), money(dossier.costs['fee_bps']) / 10_000)
+    slippage, cash = money(dossier.costs['slippage_bps']) / 10_000, money(dossier.initial_equity)
     folder = settings.folder('runs') / 'paper' / dossier.id / account
-    mandate = Mandate(dossier.digest, account, strategy, dossier.params, sample.symbol, sample.timeframe, dossier.window_bars, _ms(sample, first),
-                      buffer=settings.execution.cash_buffer_bps / 10_000, order_window_ms=settings.execution.order_window_ms, poll_s=settings.execution.poll_s,
-                      feeds=promoted.feeds_of(dossier))
-    price = float(sample.bars.close.iloc[first])
-    rules = spot_rules(sample.symbol, price, money(dossier.costs['fee_bps']) / 10_000)
-    venue = dict(first=first + 1, balances={rules.quote: str(money(dossier.initial_equity))}, slippage=str(money(dossier.costs['slippage_bps']) / 10_000))
-    say(f'{sample}: trading the last {bars} on paper as {account}' + (', from where it was left' if (folder / 'exchange.log').exists() else ''))
-    child = start_child([sample], folder, rules={sample.symbol: rules}, **venue)
+    say(f'{sample}: trading the last {bars} bars on paper as {account}' + (', from where it was left' if (folder / 'exchange.log').exists() else ''))
+    child = start_child([sample], folder, rules={sample.symbol: rules}, first=first + 1, balances={rules.quote: str(cash)}, slippage=str(slippage))
     try:
         with Journal.open(settings.journal_url) as journal:
-            began = time.monotonic()
-            asyncio.run(_trade(mandate, journal, child.url, sample, settings, say, progress))
-            speed = bars / max(time.monotonic() - began, 1e-9)
-            done = _compared(dossier, strategy, mandate, journal, sample, rules, first, folder, speed)
+            settled: list[float] = []
+            def tell(bar: int):
+                settled.append(time.monotonic())
+                passed(bisect_right(times, bar) - first)
+            balances = asyncio.run(_trade(mandate, journal, child.url, times[-1], tell, say))
+            bot = journal.bot(dossier.digest, account, sample.symbol, sample.timeframe).id
+            books = PaperBooks(journal.equity(bot), journal.orders(bot), journal.fills(bot), balances)
     finally: child.stop()
-    (folder / 'result.json').write_text(json.dumps(done.json(), default=str, indent=1))
+    replayed = replay_venue(decider(strategy, dossier.params, mandate.feeds), sample.bars, rules, dossier.window_bars, cash, mandate.buffer, first, slippage)
+    done = PaperRun(dossier.id, account, sample.symbol, stamp(sample.bars.index[first]), stamp(sample.bars.index[-1]), bars,
+                    _side_by_side(books, replayed, _research(dossier, strategy, mandate, sample, first), rules), _compared(books, replayed),
+                    (len(settled) - 1) / max(settled[-1] - settled[0], 1e-9), sample.synthetic, folder)
+    write_whole(folder / 'result.json', json.dumps(done.json(), default=str, indent=1).encode())
     return done
+
+
+# ── the run ──
+
+async def _trade(mandate: Mandate, journal: Journal, url: str, last: int, venue_time_passes: Callable[[int], object], say: Callable[[str], None]) -> dict:
+    "The runner of live, until the bar that opens at `last` is settled; gives the venue's balances at the end."
+    sessions = []
+    gateway = await connect(VENUE, KEY, SECRET, WEIGHT, redirect=lambda client: sessions.append(rewire(client, url)))
+    try:
+        async with aiohttp.ClientSession(url) as control:
+            async def settled(bar: int):
+                venue_time_passes(bar)
+                async with control.post('/control/release', json=dict(through=bar)) as answer: await answer.read()
+            ended = await Runner(mandate, gateway, journal, settled, say).run(until=last)
+        if ended == 'signal': raise KeyboardInterrupt
+        return {asset: free + locked for asset, (free, locked) in (await gateway.balances()).items()}
+    finally:
+        await gateway.close()
+        for session in sessions: await session.close()
+
+
+def _sample(dossier: Dossier, settings: Settings, data: str | None, allow_gaps: bool) -> Sample:
+    "The bars to trade: those it was promoted on, unless others are named."
+    judged = dossier.more['data']
+    asked = {k: judged[k] or None for k in ('exchange', 'timeframe', 'symbol', 'start', 'end')} if data is None else {}
+    sample = load_sample(data or judged['data'], Store(settings.folder('store')), **asked, allow_gaps=allow_gaps or judged['allow_gaps'])
+    if data is None and sample.fingerprint != dossier.data_fingerprint:
+        raise Refused(f'{judged["data"]} has changed since {dossier.id} was promoted on it; promote it again, or name other bars with --data')
+    if sample.timeframe != dossier.timeframe: raise BadInput(f'{data} has {sample.timeframe} bars; {dossier.id} trades {dossier.timeframe}')
+    return replace(sample, symbol=market_of(sample.symbol))
+
+
+def _account(folder: Path) -> str:
+    "The account of the run that was interrupted, else a new one."
+    number = 1
+    while (folder / f'paper-{number}' / 'result.json').exists(): number += 1
+    return f'paper-{number}'
+
+
+def _research(dossier: Dossier, strategy: Strategy, mandate: Mandate, sample: Sample, first: int) -> Simulation:
+    "What the report's engine says of the same bars: without steps, minimums and a cash buffer."
+    target = strategy.exposures(with_needs(strategy, sample.bars, mandate.feeds), dossier.params)
+    return simulate(sample.bars.iloc[first:], target.iloc[first:], Costs(**dossier.costs), dossier.initial_equity)
+
+
+def _side_by_side(paper: PaperBooks, replayed: VenueReplay, research: Simulation, rules: MarketRules) -> list[dict]:
+    "The same bars, three times."
+    def row(name, equity, quantities, fees): return dict(engine=name, final_equity=equity, change=f'{float(equity) / float(replayed.decisions[0].equity) - 1:+.4%}',
+                                                         fills=len(quantities), traded=sum(quantities), fees=fees)
+    def in_quote(fills): return sum((fee * (price if asset == rules.base else 1) for fee, price, asset in fills), Decimal(0))
+    theirs = in_quote((f.fee, f.price, f.fee_asset) for f in replayed.fills)
+    ours = in_quote((f['fee'], f['price'], f['fee_asset']) for f in paper.fills)
+    return [row('research', float(research.equity.iloc[-1]), research.fills.quantity.tolist(), float(research.fills.fee.sum())),
+            row('replay', replayed.decisions[-1].equity.normalize(), [f.quantity for f in replayed.fills], theirs.normalize()),
+            row('paper', paper.decisions[-1]['equity'].normalize(), [f['quantity'] for f in paper.fills], ours.normalize())]
+
+
+def _compared(paper: PaperBooks, replayed: VenueReplay) -> list[str]:
+    "Where the journal and replay differ, in words; nothing where they are the same to the last digit."
+    found = []
+    if len(paper.decisions) != len(replayed.decisions): found.append(f'{len(paper.decisions)} decisions on paper, {len(replayed.decisions)} in replay')
+    for ours, theirs in zip(paper.decisions, replayed.decisions, strict=False):
+        names = ('bar', 'target', 'close', 'cash', 'position', 'equity')
+        mine = tuple(ours[name] for name in names)
+        other = (_ms(theirs.time), theirs.target, theirs.close, theirs.cash, theirs.position, theirs.equity)
+        found += [f'{stamp(theirs.time)} {n}: {a} on paper, {b} in replay' for n, a, b in zip(names, mine, other, strict=True) if a != b]
+    orders = {_ms(d.time): d.order for d in replayed.decisions if d.order}
+    for ours in paper.orders:
+        theirs = orders.pop(ours['bar'], None)
+        mine = tuple(ours[k] for k in ('side', 'quantity', 'filled', 'status'))
+        other = theirs and (theirs.order.side, theirs.order.quantity, theirs.filled, theirs.status)
+        if mine != other: found.append(f'order {ours["client_id"]}: {mine} on paper, {other} in replay')
+    found += [f'order {o.order.client_id} is missing on paper' for o in orders.values()]
+    fills = [tuple(f[k] for k in ('side', 'quantity', 'price', 'fee', 'fee_asset')) for f in paper.fills]
+    if fills != [(f.side, f.quantity, f.price, f.fee, f.fee_asset) for f in replayed.fills]: found.append('the fills differ')
+    balances = {asset: amount for asset, amount in replayed.balances.items()}
+    if {asset: paper.balances.get(asset, Decimal(0)) for asset in balances} != balances: found.append(f'balances: {paper.balances} on paper, {balances} in replay')
+    return found
+
+
+def _ms(moment) -> int: return int(moment.value // 1_000_000)
+
+
+# ── the exchange by itself ──
+
+def serve_exchange(sample: Sample, host: str, port: int, bars_per_s: float, cash: float, costs: Costs, say: Callable[[str], None]):
+    "Serve the bars as a venue until it is stopped, or until they are over."
+    from production.local_exchange.exchange import LocalExchange
+    from production.local_exchange.server import serve
+    symbol = market_of(sample.symbol)
+    first = min(HISTORY, len(sample.bars) // 2 + 1)
+    rules = spot_rules(symbol, float(sample.bars.close.iloc[first - 1]), money(costs.fee_bps) / 10_000)
+    exchange = LocalExchange([replace(sample, symbol=symbol)], first, {rules.quote: money(cash)}, {symbol: rules}, money(costs.slippage_bps) / 10_000)
+    pace = f'{bars_per_s:g} bars a second' if bars_per_s else 'a bar for each POST /control/release'
+
+    async def until_stopped():
+        ready = asyncio.get_running_loop().create_future()
+        ready.add_done_callback(lambda address: address.cancelled() or say(
+            f'{sample}\nBinance spot protocol on {address.result()}, market {symbol}, {pace}; API key {KEY}, secret {SECRET}; state: /control/state; stop with Ctrl-C'))
+        await serve(exchange, host, port, bars_per_s or None, ready)
+    asyncio.run(until_stopped())

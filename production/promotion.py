@@ -60,19 +60,19 @@ def evidence(report: RunRecord) -> tuple[dict, dict]:
         created=now.isoformat(timespec='seconds'), expires=(now + timedelta(days=VALID_DAYS)).isoformat(timespec='seconds'),
         revision=revision(), lock=_digest(PROJECT / 'requirements.lock'), doc=spec.doc)
     files = {'strategy.txt': spec.source.encode(), 'report.ipynb': report.folder / report.notebook, 'report.html': report.page}
-    record['feeds'], more = feed_files(asked['feeds'])
+    record['feeds'], more = feed_files(asked['feeds'], summary['symbol'])
     return record, files | more
 
 
-def feed_files(feeds: dict[str, str]) -> tuple[dict, dict]:
+def feed_files(feeds: dict[str, str], symbol: str) -> tuple[dict, dict]:
     "Each feed's description, and its files, so that paper and live read what was judged."
     from trading_lib.strategies.feeds import load_feed
     about, files = {}, {}
     for name, path in feeds.items():
-        feed, path = load_feed(name, path), Path(path)
+        feed, path = load_feed(name, path, symbol), Path(path)
         parts = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
         files |= {f'feed-{name}-{p.name}': p for p in parts}
-        about[name] = dict(digest=feed.digest, folder=path.is_dir(), files={p.name: f'feed-{name}-{p.name}' for p in parts})
+        about[name] = dict(feed.record, path=str(path), folder=path.is_dir(), files={p.name: f'feed-{name}-{p.name}' for p in parts})
     return about, files
 
 
@@ -86,7 +86,7 @@ def feeds_of(dossier: Dossier) -> dict:
     for name, about in dossier.feeds.items():
         with tempfile.TemporaryDirectory() as folder:   # a model is a folder of its own names
             for own, kept in about['files'].items(): shutil.copy(dossier.folder / kept, Path(folder) / own)
-            found[name] = load_feed(name, folder if about['folder'] else Path(folder) / next(iter(about['files'])))
+            found[name] = load_feed(name, folder if about['folder'] else Path(folder) / next(iter(about['files'])), dossier.symbol)
         if found[name].digest != about['digest']: raise Refused(f'{dossier.id}: feed {name} is not the one that was judged; promote it again')
     return found
 

@@ -22,6 +22,8 @@ async def _pull(client, exchange: str, symbol: str, timeframe: str, since: str, 
 def public_client(exchange: str):
     "An async ccxt client without keys, its own throttle off; raises `BadInput` with the nearest id."
     import ccxt.async_support as ccxt
+    import stamina
+    stamina.instrumentation.set_on_retry_hooks([])   # its default prints to stdout, which belongs to --json
     if exchange not in ccxt.exchanges: raise BadInput(f'ccxt has no exchange {exchange}{did_you_mean(exchange, ccxt.exchanges)}')
     return getattr(ccxt, exchange)({'enableRateLimit': False})
 

@@ -47,7 +47,8 @@ class Mandate:
     max_lateness_ms: int | None = None      # decisions older than this are computed but not traded; a bar length if not given
     poll_s: float = 1.                      # how often bars are read when no stream says that one closed
     strikes: int = 3                        # failures of the strategy in a row before it is halted
-    attempts: int = 5                       # sends of one order before it is halted
+    attempts: int = 5                       # sends of one order in a row before it is halted
+    recheck_s: tuple[float, ...] = (.2, 1., 3.)    # books that differ are read again after so long, before that halts
     grace_s: float = 30.                    # after a signal to stop, to find out what became of an order
     feeds: Mapping = field(default_factory=dict)   # needed column → Feed
 
@@ -77,8 +78,10 @@ class Runner:
         self.mandate, self.gateway, self.journal, self.on_settled, self.say = mandate, gateway, journal, on_settled, say
         self.bot = self.rules = None
         self.target: float | None = None   # wanted last; none where a position was inherited, so that the first decision is due
-        self.bars, self.strikes, self.first_look = pd.DataFrame(), 0, True
-        self.stopping, self.wake, self._deadline = False, asyncio.Event(), None
+        self.bars, self.strikes, self.caught_up = pd.DataFrame(), 0, False
+        self.started = 0                   # the venue's time when we came
+        self.doubt: list[str] = []         # where its books and ours differ, while a lost tail of the journal may explain it
+        self.stopping, self.past, self.wake, self._deadline = False, False, asyncio.Event(), None
 
     async def run(self, until: int | None = None) -> str:
         "Until the bar that opens at `until` is settled ('done'), or a signal ('signal'). Raises `Refused` where a person must look first."
@@ -87,11 +90,11 @@ class Runner:
             async with listening(self.journal, self.halt, self.resume):
                 try:
                     await self._start()
-                    while not self.stopping and not (until is not None and (self.bot.settled or 0) >= until):
+                    while not (self.stopping or self.past or until is not None and (self.bot.settled or 0) >= until):
                         if not await self._catch_up(until): await (self._pause() if self.halted else self._wait())
-                    if not self.halted: await self._compare()
+                    if not self.halted: await self._confirm()
                 except Refused as error:
-                    if not self.halted: self.journal.halt('runner', str(error), self._scope)
+                    if not self.halted: await self.halt('runner', str(error))
                     raise
                 self.journal.state(self.bot.id, 'STOPPED')
         return 'signal' if self.stopping else 'done'
@@ -100,7 +103,7 @@ class Runner:
 
     async def _start(self):
         m = self.mandate
-        self.rules = await self.gateway.rules(m.symbol)
+        self.rules, self.started = await self.gateway.rules(m.symbol), await self.gateway.venue_time()
         self.bot = self.journal.bot(m.dossier, m.account, m.symbol, m.timeframe)
         if self.bot is None: self.bot = await self._enrol()
         else:
@@ -121,26 +124,38 @@ class Runner:
         "Find out what became of everything we may have sent, then compare the books."
         for intent in self.journal.intents(self.bot.id, UNRESOLVED): await self._resolve(intent, look_first=True)
         for intent in self.journal.intents(self.bot.id, RESTING): await self._refresh(intent)
-        if self.halted: await self._cancel_all()
-        else: await self._compare()
+        if self.halted:
+            await self._cancel_all()
+            return self.journal.state(self.bot.id, 'HALTED')
+        self.doubt = await self._compared()
         self._reread()
-        if self.halted: return self.journal.state(self.bot.id, 'HALTED')
         self.target = self.journal.target(self.bot.id)
         if self.target is None and self.bot.position < max(self.rules.step, self.rules.min_quantity): self.target = 0.
-        self.journal.state(self.bot.id, 'READY')
-        self.say(f'{self.mandate.symbol} {self.mandate.timeframe} ready: {self.bot.cash:f} {self.rules.quote}, {self.bot.position:f} {self.rules.base}')
+        if self.caught_up: self._ready()
         if self.bot.cursor is not None: await self._settle(self.bot.cursor)
 
-    async def _compare(self):
-        "The venue's books and ours. What still differs after a few looks is for a person."
-        for patience_s in (0, .2, 1, 3):
+    def _ready(self):
+        "From here on the books agree, or nothing is traded."
+        if self.doubt: raise Refused(f'the venue and the journal disagree: {"; ".join(self.doubt)}')
+        self.caught_up = True
+        self.journal.state(self.bot.id, 'READY')
+        self.say(f'{self.mandate.symbol} {self.mandate.timeframe} ready: {self.bot.cash:f} {self.rules.quote}, {self.bot.position:f} {self.rules.base}')
+
+    async def _confirm(self):
+        "The books agree after what we did."
+        self.doubt = await self._compared()
+        if self.doubt and self.caught_up: await self.halt('runner', f'the venue and the journal disagree: {"; ".join(self.doubt)}')
+
+    async def _compared(self) -> list[str]:
+        "Where the venue's books and ours differ after a few looks; answers to reads may be old."
+        for patience_s in (0, *self.mandate.recheck_s):
             await asyncio.sleep(patience_s)
             while True:
                 try: differences = await self._differences()
                 except Unreachable as error: await self._hold_on(error)
                 else: break
-            if not differences: return
-        await self.halt('runner', f'the venue and the journal disagree: {"; ".join(differences)}')
+            if not differences: break
+        return differences
 
     async def _differences(self) -> list[str]:
         cash, position = await self._balances()
@@ -167,11 +182,12 @@ class Runner:
             self.say(str(error))
             return False
         for at in fresh:
-            if at > fresh[0] and (self.stopping or self.halted or (until is not None and at > until)):
+            self.past |= until is not None and at > until
+            if self.past or at > fresh[0] and (self.stopping or self.halted):
                 self.bars = pd.DataFrame()   # the rest is read again from the cursor
                 return True
             await self._step(at)
-        self.first_look &= not fresh
+        if not self.caught_up and not self.halted: self._ready()
         return bool(fresh)
 
     async def _look(self) -> list[int]:
@@ -224,13 +240,14 @@ class Runner:
         close = money(float(shown.close.iloc[-1]))
         target, reason = self._decide(shown)
         outcome, reason, orders = ('held', reason, []) if target is None else await self._plan(at, target, close)
-        intents = self.journal.decide(self.bot.id, at, inputs=fingerprint(shown), target=target, outcome=outcome, reason=reason, close=close, orders=orders)
+        self.bot, intents = self.journal.decide(self.bot.id, at, inputs=fingerprint(shown), target=target, outcome=outcome, reason=reason,
+                                                close=close, orders=orders)
         if target is not None: self.target = target
-        for intent in intents: await self._resolve(intent, look_first=self.first_look)
+        for intent in intents: await self._resolve(intent, look_first=at + self.mandate.length <= self.started)   # its row may be a second one
         if self.strikes >= self.mandate.strikes: await self.halt('runner', f'the strategy failed {self.strikes} times in a row: {reason}')
-        if not intents: return await self._settle(at)
+        if not intents: return await self._told(at)
         if not self.journal.intents(self.bot.id, UNRESOLVED): await self._settle(at)
-        if not self.halted: await self._compare()
+        if not self.halted: await self._confirm()
 
     def _decide(self, shown: pd.DataFrame) -> tuple[float | None, str]:
         "The target at the last bar, or none and why."
@@ -253,26 +270,32 @@ class Runner:
         if target == self.target: return 'held', 'unchanged', []
         planned = plan_order(m.symbol, money(target), close, self.bot.cash, self.bot.position, self.rules, m.buffer)
         if isinstance(planned, Skip): return 'skipped', planned.reason, []
-        if await self._late(at): return 'skipped', 'late', []
-        return 'traded', 'cut' if planned.cut else '', [Order(client_id(m, at, 0), m.symbol, planned.side, 'market', planned.quantity)]
+        order = Order(client_id(m, at, 0), m.symbol, planned.side, 'market', planned.quantity)
+        if await self._too_late(at, order): return 'skipped', 'late', []
+        return 'traded', 'cut' if planned.cut else '', [order]
 
-    async def _late(self, at: int) -> bool:
+    async def _too_late(self, at: int, order: Order) -> bool:
+        "Is the decision too old to act on? Not if it was acted on in time and only our row of it was lost."
         while True:
-            try: return await self.gateway.venue_time() - (at + self.mandate.length) > self.mandate.lateness
+            try:
+                if await self.gateway.venue_time() - (at + self.mandate.length) <= self.mandate.lateness: return False
+                return not self.doubt or await self.gateway.lookup(order) is None
             except Unreachable as error: await self._hold_on(error)
 
     # act
 
     async def _resolve(self, intent: Intent, look_first: bool = False):
         "Send an intent, or find out what became of it, until nothing about it is in doubt. What may have been sent is looked up first."
-        order = order_of(intent, self.mandate.symbol)
+        order, sends = order_of(intent, self.mandate.symbol), 0
         while intent.status in UNRESOLVED:
             try:
                 found = await self._found(order, intent) if look_first or intent.attempts else None
                 if found: self._adopt(order, found)
-                elif intent.attempts >= self.mandate.attempts:
-                    return await self.halt('runner', f'order {order.client_id} was sent {intent.attempts} times and the venue does not know it')
-                else: await self._send(order, intent)
+                elif self.doubt: self._ready()
+                elif sends == self.mandate.attempts: raise Stuck(f'order {order.client_id} was sent {sends} times in a row and the venue does not know it')
+                else:
+                    await self._send(order, intent)
+                    sends += 1
             except Stuck as error: return await self.halt('runner', str(error))
             except Unreachable as error: await self._hold_on(error)
             intent = self.journal.intent(order.client_id)
@@ -280,7 +303,7 @@ class Runner:
     async def _found(self, order: Order, intent: Intent) -> OrderState | None:
         "What the venue knows of an order. None is final: its clock was past the window the order was signed for, before each of two looks."
         looks, loop, fenced = 0, asyncio.get_running_loop(), bool(intent.attempts)
-        if fenced and not self.gateway.facts.fence: 
+        if fenced and not self.gateway.facts.fence:
             if state := await self.gateway.lookup(order): return state
             raise Stuck(f'order {order.client_id} is not found, and {self.gateway.venue} has no window after which that is final')
         deadline = loop.time() + 60 + (intent.window or 0) / 1000
@@ -323,6 +346,9 @@ class Runner:
 
     async def _settle(self, at: int):
         self.bot = self.journal.settle(self.bot.id, at)
+        await self._told(at)
+
+    async def _told(self, at: int):
         if self.on_settled and inspect.isawaitable(told := self.on_settled(at)): await told
 
     # stop

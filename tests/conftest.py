@@ -15,5 +15,5 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope='session')
 def btc_hourly(shared_data) -> Path:
-    "28,464 hourly bars of BTCUSDT perpetual futures, without gaps."
+    "27,952 hourly bars of BTCUSDT perpetual futures, without gaps."
     return shared_data / 'ohlcv/binance_usdm_1h/BTCUSDT_1h_2020-10_2023-12.parquet'

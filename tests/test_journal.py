@@ -4,33 +4,25 @@ import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine, text
+from local_venue import postgres
+from sqlalchemy import text
 
 from production.journal import Journal
 from production.journal.tables import HEAD, Table
 from trading_lib.core.errors import BadInput, Damaged, Refused
 from trading_lib.execution.orders import Fill, Order, OrderState, advance
 
-POSTGRES = os.environ.get('TRADING_TEST_POSTGRES', 'postgresql+psycopg://postgres@127.0.0.1:5432/test')
 D, HOUR = Decimal, 3_600_000
 
 
 @pytest.fixture(params=['sqlite', 'postgresql'])
 def where(request, tmp_path):
     "An address where no journal is yet."
-    if request.param == 'sqlite':
-        yield tmp_path / 'journal.db'
-        return
-    try: server = create_engine(POSTGRES, connect_args={'connect_timeout': 2}, isolation_level='AUTOCOMMIT').connect()
-    except Exception as error: pytest.skip(f'no PostgreSQL at {POSTGRES}: {str(error).splitlines()[0]}')
-    schema = f'journal_{uuid4().hex[:12]}'
-    server.execute(text(f'create schema {schema}'))
-    yield f'{POSTGRES}?options=-csearch_path%3D{schema}'
-    server.execute(text(f'drop schema {schema} cascade'))
-    server.close()
+    if request.param == 'sqlite': yield tmp_path / 'journal.db'
+    else:
+        with postgres() as address: yield address
 
 
 @pytest.fixture
@@ -151,6 +143,14 @@ def test_fills_that_do_not_sum_to_what_the_venue_says_are_refused_whole(journal)
     with pytest.raises(Refused, match='was answered with'): journal.adopt('tw-1', filled(order('other')))
     assert journal.fills(bot) == [] and journal.reread(bot).cash == 10_000
     journal.adopt('tw-1', short)
+
+
+def test_a_bar_without_orders_is_settled_as_it_is_decided(journal):
+    bot = enrolled(journal)
+    decided(journal, bot, outcome='held')
+    assert journal.reread(bot).settled == HOUR
+    decided(journal, bot, bar=2 * HOUR, orders=[order()])
+    assert journal.reread(bot).settled == HOUR
 
 
 def test_a_bar_in_doubt_cannot_be_settled(journal):

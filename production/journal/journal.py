@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
@@ -97,23 +97,24 @@ class Journal:
             self._note(s, actor, state.lower(), bot=bot, **detail)
 
     def decide(self, bot: int, bar: int, *, inputs: str, target: float | None, outcome: str, reason: str, close: Decimal,
-               orders: Sequence[Order] = ()) -> list[Intent]:
-        "A decision, the orders it means to send, and the cursor: all of it or none."
+               orders: Sequence[Order] = ()) -> tuple[Bot, list[Intent]]:
+        "A decision, the orders it means to send, and the cursor: all of it or none. A bar without orders is settled with it."
         with self._session() as s:
             row = s.get_one(Bot, bot)
             if row.cursor is not None and bar <= row.cursor: raise Refused(f'bar {bar} was decided before (cursor {row.cursor})')
-            row.cursor = bar
+            row.cursor, row.settled = bar, row.settled if orders else bar
             s.add(Decision(bot_id=bot, bar=bar, inputs=inputs, target=target, outcome=outcome, reason=reason, close=close,
                            cash=row.cash, position=row.position, at=self.now()))
             intents = [Intent(client_id=o.client_id, bot_id=bot, bar=bar, seq=seq, side=o.side, kind=o.kind, quantity=o.quantity, price=o.price,
                               stop_price=o.stop_price, status='NEW', filled=Decimal(0), reason='', attempts=0, at=self.now())
                        for seq, o in enumerate(orders)]
             s.add_all(intents)
-        return intents
+        return row, intents
 
     def fence(self, client_id: str, sent_at: int, window: int) -> Intent:
         "Before the socket: what the request is signed with. Raises `Refused` while the latch holds."
         with self._session() as s:
+            self._gate(s, 'pg_advisory_xact_lock_shared')
             intent = self._intent(s, client_id)
             if intent.status not in UNRESOLVED: raise Refused(f'order {client_id} is {intent.status}; it is not sent again')
             bot = s.get_one(Bot, intent.bot_id)
@@ -174,6 +175,7 @@ class Journal:
     def halt(self, who: str, why: str, scope: str = '*'):
         "Close the latch: from this commit on nothing is fenced."
         with self._session() as s:
+            self._gate(s, 'pg_advisory_xact_lock')
             s.add(Halt(scope=scope, at=self.now(), who=who, why=why))
             self._note(s, who, 'halt', scope=scope, why=why)
 
@@ -279,6 +281,10 @@ class Journal:
         found = s.scalar(select(Intent).filter_by(client_id=client_id))
         if found is None: raise Refused(f'order {client_id} is not in the journal')
         return found
+
+    def _gate(self, s: Session, lock: str):
+        "A fence is before a halt or after it, never beside it. SQLite's one writer sees to that by itself."
+        if self.engine.dialect.name == 'postgresql': s.execute(text(f"select {lock}(hashtext('journal halt'))"))
 
     def _latched(self, s: Session, venue: str, account: str) -> str | None:
         halt = s.scalar(select(Halt).where(Halt.released_at.is_(None), Halt.scope.in_(['*', f'{venue}/{account}'])).limit(1))

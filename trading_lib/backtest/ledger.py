@@ -80,7 +80,7 @@ def _write_whole(path: Path, content: bytes):
         os.unlink(temporary)
         raise
 
-# %% ../../nbs/07_backtest/04_ledger.ipynb #14fb4ae3
+# %% ../../nbs/07_backtest/04_ledger.ipynb #a3caabc5
 @patch
 def trials(self: Ledger) -> pd.DataFrame:
     "Every distinct trial, by strategy; raises `Damaged` naming a file that does not say what was written."
@@ -100,7 +100,8 @@ def count(self: Ledger,
 def _read(path: Path) -> list[dict]:
     "The rows of one file."
     content = path.read_bytes()
-    if _digest(content) != path.stem: raise Damaged(f'{path} is not what was written; restore it from a backup, or delete it and run its trials again')
+    if _digest(content) != path.stem:
+        raise Damaged(f'{path} is not what was written; restore it from a backup, or delete it and run its trials again')
     return json.loads(b'[' + b','.join(content.splitlines()) + b']')
 
 def _identity(row: dict) -> tuple:

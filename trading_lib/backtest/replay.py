@@ -92,7 +92,7 @@ class Decision:
         if isinstance(self.planned, Skip): return self.planned.reason
         return (self.order.reason or ('cut' if self.planned.cut else '')) if self.order else ''
 
-# %% ../../nbs/07_backtest/03_replay.ipynb #2496bca2
+# %% ../../nbs/07_backtest/03_replay.ipynb #44538fbf
 @dataclass(frozen=True, eq=False)
 class VenueReplay:
     "What a bot would have done at a venue, exactly."
@@ -106,7 +106,8 @@ class VenueReplay:
     @property
     def equity(self) -> pd.Series:
         "At each close, in Decimal."
-        return pd.Series([d.equity for d in self.decisions], pd.DatetimeIndex([d.time for d in self.decisions], name='time'), dtype=object, name='equity')
+        times = pd.DatetimeIndex([d.time for d in self.decisions], name='time')
+        return pd.Series([d.equity for d in self.decisions], times, dtype=object, name='equity')
 
     def table(self) -> pd.DataFrame:
         "Bar by bar, for people; the decisions themselves are exact."

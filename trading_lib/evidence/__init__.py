@@ -8,10 +8,10 @@ __all__ = []
 # %% ../../nbs/08_evidence/00_evidence.ipynb #9a3f2dc5
 import lazy_loader
 
-# %% ../../nbs/08_evidence/00_evidence.ipynb #45242682
+# %% ../../nbs/08_evidence/00_evidence.ipynb #8619e0b1
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     causality=['find_peeking', 'Causality', 'Finding'],
-    agreement=['agree', 'Agreement'],
+    agreement=['agree', 'compare', 'Agreement'],
     verdict=['verify', 'Verdict'],
     dossier=['Dossier', 'read_dossier', 'write_dossier', 'check_code', 'check_fresh'],
 ))

@@ -19,7 +19,7 @@ from ..core.errors import BadInput, Damaged, Refused, did_you_mean
 from ..core.time import utc
 from ..strategies.contract import Strategy, code_files
 
-# %% ../../nbs/08_evidence/04_dossier.ipynb #5605b295
+# %% ../../nbs/08_evidence/04_dossier.ipynb #dd371132
 def canonical(
     record: Mapping,    # text, numbers, booleans, None, lists and dicts of these
 ) -> bytes:             # UTF-8
@@ -34,7 +34,8 @@ def digest(
 
 def _json(record: Mapping, **layout: object) -> bytes:
     try: return json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False, **layout).encode()
-    except (TypeError, ValueError) as error: raise BadInput(f'a record cannot be written: {error}; give text, finite numbers, lists and dicts') from None
+    except (TypeError, ValueError) as error:
+        raise BadInput(f'a record cannot be written: {error}; give text, finite numbers, lists and dicts') from None
 
 # %% ../../nbs/08_evidence/04_dossier.ipynb #c56bd084
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ _PLACED = {'digest', 'folder', 'more'}   # not taken from the record as they are
 _OWN = {f.name for f in fields(Dossier)} - _PLACED
 _NEEDED = {f.name for f in fields(Dossier) if f.default is MISSING and f.default_factory is MISSING}
 
-# %% ../../nbs/08_evidence/04_dossier.ipynb #23da8ef4
+# %% ../../nbs/08_evidence/04_dossier.ipynb #4969ce9c
 def write_dossier(
     root: Path | str,                       # the folder of all promotions; made if missing
     record: Mapping,                        # the entries of `Dossier`, and any others
@@ -78,7 +79,8 @@ def write_dossier(
     "Write a dossier down, whole or not at all; raises `BadInput` for a record that lacks something or a folder that cannot be written."
     if missing := sorted(_NEEDED - set(record)): raise BadInput(f'a dossier needs {", ".join(missing)}; the record has {", ".join(sorted(record))}')
     for name in (record['name'], *files):
-        if name in ('', PAGE) or name != Path(name).name or name.startswith('.'): raise BadInput(f'a dossier cannot hold {name!r}; give a plain name')
+        if name in ('', PAGE) or name != Path(name).name or name.startswith('.'):
+            raise BadInput(f'a dossier cannot hold {name!r}; give a plain name')
     try:
         contents = {name: each if isinstance(each, bytes) else Path(each).read_bytes() for name, each in files.items()}
         record = {**record, 'files': {name: sha256(content).hexdigest() for name, content in contents.items()}}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUOTES', 'MarketRules', 'split_symbol', 'spot_rules', 'Bar', 'Exchange']
 
-# %% ../../nbs/02_execution/03_matching.ipynb #e9b8bcdd
+# %% ../../nbs/02_execution/03_matching.ipynb #f94a260d
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 
 from ..core.errors import BadInput, Rejected, did_you_mean
 from ..core.money import floor_to, money, price_to
-from .costs import affordable, fill_price
+from .costs import affordable, fee_of, fill_price
 from .orders import SIGN, Fill, Number, Order, OrderState, advance
 
 # %% ../../nbs/02_execution/03_matching.ipynb #5d5925ab
@@ -61,7 +61,7 @@ def spot_rules(
     step, tick = Decimal(1).scaleb(-min(max(digits + 1, 0), 6)), Decimal(1).scaleb(max(min(digits - 4, -2), -8))
     return MarketRules(symbol, base, quote, step, tick, step, Decimal(5), money(fee), 'received', Decimal('1e-8'))
 
-# %% ../../nbs/02_execution/03_matching.ipynb #b5e7df94
+# %% ../../nbs/02_execution/03_matching.ipynb #3444963d
 class Bar(NamedTuple):
     "One bar, in the exchange's number type."
     open: Number
@@ -70,6 +70,7 @@ class Bar(NamedTuple):
     close: Number
     volume: Number = 0
 
+# %% ../../nbs/02_execution/03_matching.ipynb #0149b89f
 class Exchange:
     "A venue: balances, orders, and bars that fill them. The same calls give the same state."
     def __init__(self,
@@ -90,15 +91,7 @@ class Exchange:
         self.trades: list[Fill] = []
         self.time = None
 
-    def held(self, asset: str) -> Number:
-        "All there is of an asset, free and locked."
-        return self.free[asset] + sum(amount for name, amount in self.locked.values() if name == asset)
-
-    def find(self, client_id: str) -> OrderState | None:
-        "The newest order under a client id."
-        return self.orders.get(self.by_client.get(client_id))
-
-# %% ../../nbs/02_execution/03_matching.ipynb #537add74
+# %% ../../nbs/02_execution/03_matching.ipynb #f79a5593
 @patch
 def open_bar(self: Exchange,
     symbol: str,
@@ -109,18 +102,28 @@ def open_bar(self: Exchange,
     self.time, self.prices[symbol] = time, price
 
 @patch
+def held(self: Exchange, asset: str) -> Number:
+    "All there is of an asset, free and locked."
+    return self.free[asset] + sum(amount for name, amount in self.locked.values() if name == asset)
+
+@patch
+def find(self: Exchange, client_id: str) -> OrderState | None:
+    "The newest order under a client id."
+    return self.orders.get(self.by_client.get(client_id))
+
+@patch
 def close_market(self: Exchange, symbol: str):
     "No price from now on: new orders are refused until the next `open_bar`."
     self.prices.pop(symbol, None)
 
-# %% ../../nbs/02_execution/03_matching.ipynb #45dde237
+# %% ../../nbs/02_execution/03_matching.ipynb #3d37be88
 @patch
 def _trade(self: Exchange, state: OrderState, quantity: Number, price: Number, time: object) -> OrderState:
     "Settle one fill."
     order, rules = state.order, self.rules[state.order.symbol]
     sign, notional = SIGN[order.side], quantity * price
     in_base = sign > 0 and rules.fee_in == 'received'
-    fee = floor_to((quantity if in_base else notional) * rules.fee, rules.unit)
+    fee = floor_to(quantity * rules.fee if in_base else fee_of(quantity, price, rules.fee), rules.unit)
     self.free[rules.base] += sign * quantity - (fee if in_base else 0)
     self.free[rules.quote] -= sign * notional + (0 if in_base else fee)
     fill = Fill(order.client_id, len(self.trades) + 1, order.symbol, order.side, quantity, price, fee,
@@ -128,6 +131,7 @@ def _trade(self: Exchange, state: OrderState, quantity: Number, price: Number, t
     self.trades.append(fill)
     return advance(state, fills=[fill], updated=time)
 
+# %% ../../nbs/02_execution/03_matching.ipynb #bd5a2afa
 @patch
 def _keep(self: Exchange, state: OrderState) -> OrderState:
     "Remember a state; lock what its rest may need, or let it go."
@@ -149,6 +153,7 @@ def _unlock(self: Exchange, id: int):
     asset, amount = self.locked.pop(id, (None, 0))
     if asset: self.free[asset] += amount
 
+# %% ../../nbs/02_execution/03_matching.ipynb #7aa3cb60
 @patch
 def _needs(self: Exchange, order: Order, quantity: Number) -> tuple[str, Number]:
     "What an order may have to hand over: the asset and the amount."
@@ -163,7 +168,7 @@ def _taken(self: Exchange, order: Order, price: Number) -> Number:
     against = 'sell' if order.side == 'buy' else 'buy'
     return price_to(fill_price(price, SIGN[order.side], self.slippage), self.rules[order.symbol].tick, against)
 
-# %% ../../nbs/02_execution/03_matching.ipynb #f350c0ec
+# %% ../../nbs/02_execution/03_matching.ipynb #c4b4649b
 @patch
 def refusal(self: Exchange, order: Order) -> str:
     "Why the venue would not take this order now; empty if it would."
@@ -178,6 +183,7 @@ def refusal(self: Exchange, order: Order) -> str:
     asset, amount = self._needs(order, order.quantity)
     return 'INSUFFICIENT_BALANCE' if amount and amount > self.free[asset] else ''
 
+# %% ../../nbs/02_execution/03_matching.ipynb #dcdeb1c7
 @patch
 def place(self: Exchange,
     order: Order,
@@ -195,6 +201,7 @@ def place(self: Exchange,
     if not crosses: return self._keep(state)
     return self._take(state, min(price, order.price) if order.side == 'buy' else max(price, order.price), state.remaining, time)
 
+# %% ../../nbs/02_execution/03_matching.ipynb #7de08860
 @patch
 def _take(self: Exchange, state: OrderState, price: Number, quantity: Number, time: object) -> OrderState:
     "Fill so much of an order at a price. A buy is cut to what cash pays with its fee, and what was cut expires."
@@ -208,6 +215,7 @@ def _take(self: Exchange, state: OrderState, price: Number, quantity: Number, ti
     if quantity < wanted and not state.done: state = advance(state, 'EXPIRED', reason='INSUFFICIENT_BALANCE', updated=time)
     return self._keep(state)
 
+# %% ../../nbs/02_execution/03_matching.ipynb #d409083f
 @patch
 def cancel(self: Exchange,
     id: int,               # the venue's number
@@ -218,7 +226,7 @@ def cancel(self: Exchange,
     if state is None or state.done: raise Rejected(f'order {id} is {state.status if state else "unknown"}; there is nothing to cancel')
     return self._keep(advance(state, 'CANCELED', updated=self.time if time is None else time))
 
-# %% ../../nbs/02_execution/03_matching.ipynb #3f785ffa
+# %% ../../nbs/02_execution/03_matching.ipynb #cf76ed6d
 @patch
 def close_bar(self: Exchange,
     symbol: str,
@@ -240,6 +248,7 @@ def close_bar(self: Exchange,
     self.prices[symbol] = bar.close
     return changed
 
+# %% ../../nbs/02_execution/03_matching.ipynb #b6c2d1f2
 @patch
 def _reached(self: Exchange, state: OrderState, bar: Bar) -> Number | None:
     "The price at which this bar fills a resting order, if it does."

@@ -6,7 +6,8 @@
 __all__ = ['OHLCV', 'TIME_NAMES', 'check_bars', 'stamp', 'tidy', 'timeframe_of', 'gaps', 'fingerprint', 'Sample', 'resample',
            'closes_at', 'join_known']
 
-# %% ../../nbs/01_market/01_bars.ipynb #6caf08da
+# %% ../../nbs/01_market/01_bars.ipynb #c3248cb8
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -50,7 +51,7 @@ def stamp(moment: pd.Timestamp) -> str:
     "A time as messages show it: `2024-03-10T02:00Z`."
     return f'{moment:%Y-%m-%dT%H:%M}Z'
 
-# %% ../../nbs/01_market/01_bars.ipynb #b4417ab3
+# %% ../../nbs/01_market/01_bars.ipynb #17034bc3
 TIME_NAMES = ('time', 'open_time', 'date', 'timestamp')
 
 def tidy(
@@ -75,9 +76,13 @@ def _times(stamps: pd.Series, name: str) -> pd.DatetimeIndex:
     "Times in UTC, at nanoseconds, called `time`."
     try:
         unit = epoch_unit(stamps.iloc[0]) if pd.api.types.is_numeric_dtype(stamps) and len(stamps) else None
-        return pd.DatetimeIndex(pd.to_datetime(stamps, utc=True, unit=unit), name='time').as_unit('ns')
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', UserWarning)   # pandas warns of times it will refuse a moment later
+            times = pd.DatetimeIndex(pd.to_datetime(stamps, utc=True, unit=unit), name='time').as_unit('ns')
     except (ValueError, TypeError, OverflowError):
         raise BadInput(f'{name}: times such as {stamps.iloc[0]!r} cannot be read; write 2024-03-10T02:00Z or epoch milliseconds') from None
+    if times.hasnans: raise BadInput(f'{name}: row {times.isna().argmax() + 1} has no time; mend or drop it')
+    return times
 
 def _numbers(values: pd.Series, where: str) -> pd.Series:
     "Values as float64; the first text among them is named."
@@ -145,7 +150,7 @@ def resample(
     complete = (slower.index >= bars.index[0]) & (slower.index + slow <= bars.index[-1] + fast)
     return slower[complete]
 
-# %% ../../nbs/01_market/01_bars.ipynb #e24982f5
+# %% ../../nbs/01_market/01_bars.ipynb #0aafb7f4
 def closes_at(
     bars: pd.DataFrame,              # a bar table
     timeframe: str | None = None,    # its bar length; found from the bars if not given
@@ -167,4 +172,5 @@ def join_known(
     row = np.searchsorted(known, at_close, side='right') - 1
     usable = row >= 0
     if max_age: usable &= at_close - known[row] <= timeframe_delta(max_age).value
-    return facts.iloc[row].where(usable[:, None]).set_axis(bars.index) if len(facts) else facts.reindex(bars.index)
+    if not len(facts): return facts.reindex(bars.index)
+    return facts.iloc[row].where(np.repeat(usable[:, None], facts.shape[1], axis=1)).set_axis(bars.index)

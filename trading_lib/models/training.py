@@ -32,7 +32,7 @@ def forward_returns(
     if bars < 1: raise BadInput(f'bars was {bars}; a label looks at least 1 bar ahead')
     return close.shift(-bars) / close - 1
 
-# %% ../../nbs/04_models/02_training.ipynb #9a4f3d47
+# %% ../../nbs/04_models/02_training.ipynb #da77891c
 def learning_rows(
     sample: Sample,
     features: str = 'price_features',   # name of the feature function
@@ -47,10 +47,10 @@ def learning_rows(
     if before is not None: usable &= known <= utc(before)
     x, y = x[usable], future[usable] > 0
     if len(x) < 200 or y.nunique() < 2:
-        raise BadInput(f'{sample.symbol}: {len(x)} rows with a known label, {y.nunique()} kinds of outcome; at least 200 rows and both outcomes are needed')
+        raise BadInput(f'{sample.symbol}: {len(x)} rows with a known label and {y.nunique()} kinds of outcome; at least 200 and both are needed')
     return x, y
 
-# %% ../../nbs/04_models/02_training.ipynb #5d74ddf0
+# %% ../../nbs/04_models/02_training.ipynb #a9e9eb02
 def _logistic(seed):
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -59,7 +59,8 @@ def _logistic(seed):
 
 def _trees(seed):
     from sklearn.ensemble import HistGradientBoostingClassifier
-    return HistGradientBoostingClassifier(max_iter=100, max_depth=3, learning_rate=.05, min_samples_leaf=100, early_stopping=False, random_state=seed)
+    return HistGradientBoostingClassifier(max_iter=100, max_depth=3, learning_rate=.05, min_samples_leaf=100, early_stopping=False,
+                                          random_state=seed)
 
 _STUDENTS = {'logistic': _logistic, 'trees': _trees}
 
@@ -85,7 +86,7 @@ def to_onnx_checked(
     if not off <= 1e-6: raise Refused(f'the ONNX file differs from its model by {off:.1e} at most, 1e-6 is allowed; choose another model')
     return file
 
-# %% ../../nbs/04_models/02_training.ipynb #4aaa2858
+# %% ../../nbs/04_models/02_training.ipynb #c2699976
 def train(
     sample: Sample,
     folder: str | Path,                 # where the model goes; must not exist yet
@@ -102,9 +103,9 @@ def train(
     rows = x.to_numpy('float32')
     file = to_onnx_checked(untrained(model, seed).fit(rows.astype('float64'), y), rows)
     ends = closes_at(sample.bars, sample.timeframe)[sample.bars.index.get_loc(x.index[-1]) + horizon]
-    card = dict(format=1, model=model, features=features, columns=list(x.columns), label=f'close higher {horizon} bars later', horizon_bars=horizon,
-                symbol=sample.symbol, timeframe=sample.timeframe, synthetic=sample.synthetic, data_fingerprint=sample.fingerprint, rows=len(x),
-                train_start=x.index[0].isoformat(), knows_until=ends.isoformat(), seed=seed, sha256=sha256(file).hexdigest())
+    card = dict(format=1, model=model, seed=seed, features=features, columns=list(x.columns), label=f'close higher {horizon} bars later',
+        horizon_bars=horizon, symbol=sample.symbol, timeframe=sample.timeframe, synthetic=sample.synthetic, data_fingerprint=sample.fingerprint,
+        rows=len(x), train_start=x.index[0].isoformat(), knows_until=ends.isoformat(), sha256=sha256(file).hexdigest())
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}-'))
     try:

@@ -31,7 +31,7 @@ def with_pictures(
                 output.data['text/html'] = to_html(figure, CONFIG, include_plotlyjs=False, full_html=False, validate=False, div_id=f'figure-{number}-{place}')
     return notebook
 
-# %% ../../nbs/09_reporting/04_page.ipynb #75faefcb
+# %% ../../nbs/09_reporting/04_page.ipynb #2f0206d5
 CSS = '''
 *{box-sizing:border-box} body{margin:0 auto;max-width:880px;padding:24px 20px 64px;color:#2b2f36;background:#fff;
  font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
@@ -51,6 +51,7 @@ const each = size => document.querySelectorAll('.js-plotly-plot').forEach(p => P
 addEventListener('beforeprint', () => each({width: 640})); addEventListener('afterprint', () => each({width: null, autosize: true}));
 '''
 
+# %% ../../nbs/09_reporting/04_page.ipynb #43506a51
 def to_html(
     executed: Path | str | NotebookNode,   # a notebook with its outputs
 ) -> str:                                  # a whole page, without a single address in it

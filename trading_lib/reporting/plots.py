@@ -33,7 +33,7 @@ def thin(
     keep = {0, len(series) - 1} | {a + int(extreme(values[a:b])) for a, b in pairwise(edges) for extreme in (np.argmin, np.argmax)}
     return series.iloc[sorted(keep)]
 
-# %% ../../nbs/09_reporting/01_plots.ipynb #7474a337
+# %% ../../nbs/09_reporting/01_plots.ipynb #6453bfdb
 INK, FAINT, GRID = '#2b2f36', '#7d8590', '#eceef1'
 BLUE, GREY, RED, GREEN = '#0072B2', '#8f96a1', '#D55E00', '#009E73'   # strategy, holding, loss and selling, buying
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -50,6 +50,7 @@ def style() -> 'go.layout.Template':
         legend=dict(orientation='h', x=0, xanchor='left', y=1, yanchor='bottom', font=dict(color=FAINT, size=12), itemwidth=30),
         hovermode='x unified', hoverlabel=dict(bgcolor='white', bordercolor=GRID, font=dict(size=12)), margin=dict(l=48, r=16, b=36)))
 
+# %% ../../nbs/09_reporting/01_plots.ipynb #bb1055d4
 def blank(
     title: str,                  # the finding
     sample: Sample,              # what it was found in, named under the title
@@ -64,7 +65,7 @@ def blank(
     return (fig or go.Figure()).update_layout(template=style(), height=height, margin_t=(68 if legend else 48) + 20 * len(lines), title=dict(
         text='<br>'.join(lines), subtitle_text=f'{made}{sample.symbol} {sample.timeframe}, {days[0]} to {days[1]}'))
 
-# %% ../../nbs/09_reporting/01_plots.ipynb #1ebcff93
+# %% ../../nbs/09_reporting/01_plots.ipynb #ca2bd1a4
 def price_figure(
     done: Backtest,
     last: int | None = None,   # only so many bars, the latest
@@ -77,6 +78,7 @@ def price_figure(
     title = f'The last {len(bars):,} bars: {len(fills)} fills' if last else f'{len(done.trades):,} trades, {won}' if len(done.trades) else 'It never traded'
     return draw_price(blank(title, done.sample, 400), bars, done.simulation.position, fills).update_yaxes(title_text='price')
 
+# %% ../../nbs/09_reporting/01_plots.ipynb #7e412a26
 def draw_price(
     fig: 'go.Figure',
     bars: pd.DataFrame,       # which to draw
@@ -203,7 +205,7 @@ def sharpe_figure(
     fig.add_scatter(x=_naive(few.index), y=few.to_numpy(), mode='lines', name='Sharpe', line=dict(color=BLUE, width=1), hovertemplate='%{y:.2f}')
     return fig.add_hline(0, line=dict(color=FAINT, width=1)).update_yaxes(title_text='Sharpe')
 
-# %% ../../nbs/09_reporting/01_plots.ipynb #f2bf0d80
+# %% ../../nbs/09_reporting/01_plots.ipynb #34bd72c8
 def overview_figure(done: Backtest) -> 'go.Figure':
     "Price with trades, equity against holding, and drawdown, above one another."
     from plotly.subplots import make_subplots
@@ -214,4 +216,4 @@ def overview_figure(done: Backtest) -> 'go.Figure':
     draw_equity(fig, done, row=2, col=1).update_yaxes(title_text='equity', row=2, col=1)
     draw_drawdown(fig, done, row=3, col=1).update_yaxes(title_text='below the peak', row=3, col=1)
     for trace in fig.data[7:]: trace.showlegend = False
-    return fig.update_layout(hovermode='x', margin_t=66, legend=dict(y=-.06, yanchor='top'))
+    return fig.update_xaxes(range=fig.layout.xaxis.range).update_layout(hovermode='x', margin_t=66, legend=dict(y=-.06, yanchor='top'))

@@ -39,7 +39,7 @@ def block_means(
     rng, blocks = np.random.default_rng(seed), math.ceil(n / length)
     return np.array([sums[rng.integers(n, size=blocks)].mean(axis=0) for _ in range(draws)]) / length
 
-# %% ../../nbs/09_reporting/03_report.ipynb #15249409
+# %% ../../nbs/09_reporting/03_report.ipynb #59225efd
 @dataclass(frozen=True)
 class Estimate:
     "A number with its uncertainty."
@@ -60,6 +60,7 @@ def _estimate(value: float, drawn: np.ndarray) -> Estimate:
     low, high = np.quantile(drawn, [.025, .975])
     return Estimate(float(value), float(low), float(high), float(drawn.std()))
 
+# %% ../../nbs/09_reporting/03_report.ipynb #2ce579a2
 def sharpe_estimate(
     equity: pd.Series,       # at closes
     bars_per_year: float,    # 8760 for hourly bars
@@ -86,15 +87,15 @@ def growth_gap(
     gap = np.diff(np.log(equity.to_numpy(float))) - np.diff(np.log(rival.to_numpy(float)))
     return _estimate(np.expm1(gap.mean() * bars_per_year), np.expm1(block_means(gap[:, None])[:, 0] * bars_per_year))
 
-# %% ../../nbs/09_reporting/03_report.ipynb #093d0deb
+# %% ../../nbs/09_reporting/03_report.ipynb #a18d8eba
 def luck(
     trials: int,     # how many were tried
     error: float,    # standard error of each one's Sharpe ratio
 ) -> float:
     "The Sharpe ratio that the best of so many strategies without any edge shows on average (Bailey and López de Prado, 2014)."
     if trials < 2: return 0.
-    normal, gamma = NormalDist(), np.euler_gamma
-    return error * ((1 - gamma) * normal.inv_cdf(1 - 1 / trials) + gamma * normal.inv_cdf(1 - 1 / (trials * math.e)))
+    beyond, gamma = lambda share: -NormalDist().inv_cdf(share), float(np.euler_gamma)   # the value that this share exceeds
+    return error * ((1 - gamma) * beyond(1 / trials) + gamma * beyond(1 / (trials * math.e)))
 
 def trial_text(
     trials: int | None,        # from the ledger
@@ -106,7 +107,7 @@ def trial_text(
     if ratio is None or trials < 2: return counted
     return f'{counted} The best of {trials:,} without any edge would show a Sharpe ratio of about {luck(trials, ratio.error):.1f} by luck; this one shows {ratio.value:.1f}.'
 
-# %% ../../nbs/09_reporting/03_report.ipynb #90e537af
+# %% ../../nbs/09_reporting/03_report.ipynb #ad42f94b
 def answer(
     done: Backtest,
     verdict: Verdict,            # causality and agreement
@@ -114,7 +115,7 @@ def answer(
 ) -> str:
     "Does it earn more than holding, after costs? In one sentence."
     year, name = bars_per_year(done.sample.timeframe), done.strategy.name
-    if not verdict.passed: return f'No answer: {name} fails the checks above, so its numbers mean nothing yet.'
+    if not verdict.passed: return f'No answer: {name} fails the checks of causality and agreement, so its numbers mean nothing yet.'
     if done.simulation.ruined is not None: return f'No: {name} had lost everything by {done.simulation.ruined:%Y-%m-%d}.'
     trials, ratio, gap = trials or done.trials, sharpe_of(done), growth_gap(done.equity, holding(done), year)
     if ratio is None: return f'No: {name} never traded, so it earned nothing.'
@@ -124,7 +125,7 @@ def answer(
     return (f'{word}: after costs {name} turned {done.equity.iloc[0]:,.0f} into {done.equity.iloc[-1]:,.0f} and holding into {holding(done).iloc[-1]:,.0f}, '
             f'a difference of {gap.text("+.0%", " a year")}{why}; its Sharpe ratio is {ratio.text()}.')
 
-# %% ../../nbs/09_reporting/03_report.ipynb #771ff876
+# %% ../../nbs/09_reporting/03_report.ipynb #ecd954f9
 FORMS = {'{:.1%}': 'total_return benchmark_return max_drawdown win_rate exposure', '{:,.0f}': 'initial_equity final_equity fees_paid',
          '{:.2f}': 'sharpe sortino calmar profit_factor', '{:.1f}x': 'turnover', '{:,}': 'trades bars trials', '{:g}': 'fee_bps slippage_bps'}
 _FORM = {name: form for form, names in FORMS.items() for name in names.split()}
@@ -137,6 +138,7 @@ def shown(
     if value is None or (isinstance(value, float) and not math.isfinite(value)): return '—'
     return _FORM[name].format(value) if name in _FORM and not isinstance(value, str) else str(value)
 
+# %% ../../nbs/09_reporting/03_report.ipynb #fb11e64a
 class Html(str):
     "Text that a notebook shows as HTML."
     def _repr_html_(self) -> str: return str(self)
@@ -158,7 +160,7 @@ def table(
     rows = (''.join(cell('td', shown(c, v)) for c, v in zip(frame.columns, row, strict=True)) for row in frame.itertuples(index=False))
     return Html(f'<table class="report"><thead><tr>{head}</tr></thead><tbody>' + ''.join(f'<tr>{row}</tr>' for row in rows) + '</tbody></table>')
 
-# %% ../../nbs/09_reporting/03_report.ipynb #0e2d20a2
+# %% ../../nbs/09_reporting/03_report.ipynb #7626738e
 def headline_table(done: Backtest) -> Html:
     "Strategy and holding, measure by measure; every Sharpe ratio with its interval."
     year, rival = bars_per_year(done.sample.timeframe), holding(done)
@@ -178,6 +180,7 @@ def sample_table(sample: Sample) -> Html:
     return table(pd.DataFrame([('sample', str(sample)), ('source', sample.source), ('fingerprint', sample.fingerprint[:16]),
                                ('gaps', f'{missing:,} bars missing in {len(sample.gaps)} places' if missing else 'none'), ('defects', kinds)], columns=['data', '']))
 
+# %% ../../nbs/09_reporting/03_report.ipynb #24473309
 def strategy_table(done: Backtest) -> Html:
     "What the strategy says of itself, what it was given, and every parameter with what it may be."
     own, costs = done.strategy, done.costs

@@ -76,7 +76,7 @@ def _or_none(done: Backtest, params: dict) -> Backtest | None:
     try: return again(done, params)
     except BadInput: return None
 
-# %% ../../nbs/09_reporting/02_variations.ipynb #40013243
+# %% ../../nbs/09_reporting/02_variations.ipynb #105ec8f9
 def neighbourhood_figure(
     done: Backtest,
     near: pd.DataFrame,         # from `neighbourhood`
@@ -85,7 +85,7 @@ def neighbourhood_figure(
     names = [c for c in near.columns if c not in MEASURES]
     if not names: return None
     tried, rival = near.total_return.dropna(), done.metrics['benchmark_return']
-    title = f'{(tried > rival).sum()} of {len(tried)} sets nearby earn more than holding'
+    title = f'{(tried > rival).sum()} of {len(tried)} sets nearby beat holding'
     if len(names) == 1: return _line_of(blank(title, done.sample, 300), near, names[0], done.params[names[0]], rival)
     table = near.pivot(index=names[1], columns=names[0], values='total_return')
     far = max(abs(tried - rival).max(), .01)
@@ -98,6 +98,7 @@ def neighbourhood_figure(
     tick = lambda values: dict(tickvals=list(range(len(values))), ticktext=[f'{v:g}' for v in values], showgrid=False, ticks='', showline=False)
     return fig.update_xaxes(title_text=names[0], **tick(table.columns)).update_yaxes(title_text=names[1], **tick(table.index)).update_layout(hovermode='closest')
 
+# %% ../../nbs/09_reporting/02_variations.ipynb #bdd0cd60
 def _line_of(fig: 'go.Figure', near: pd.DataFrame, name: str, chosen: float, rival: float) -> 'go.Figure':
     "The picture of a single parameter: a line, the chosen value marked."
     mark = near[near[name] == chosen]
@@ -106,7 +107,7 @@ def _line_of(fig: 'go.Figure', near: pd.DataFrame, name: str, chosen: float, riv
     fig.add_hline(rival, line=dict(dash='dot', width=1), annotation_text='holding')
     return fig.update_xaxes(title_text=name).update_yaxes(title_text='total return', tickformat='.0%')
 
-# %% ../../nbs/09_reporting/02_variations.ipynb #4c19014d
+# %% ../../nbs/09_reporting/02_variations.ipynb #6f26710b
 def cost_stress(
     done: Backtest,
     ledger: Ledger | None = None,            # where each is counted
@@ -115,6 +116,6 @@ def cost_stress(
     "The same decisions at lower and higher costs."
     scaled = {f: again(done, costs=Costs(done.costs.fee_bps * f, done.costs.slippage_bps * f)) for f in factors}
     if ledger is not None: ledger.record(trial_of(run) for run in scaled.values())
-    names = ['final_equity', 'total_return', 'sharpe', 'fees_paid']
+    names = ['final_equity', 'total_return', 'max_drawdown', 'fees_paid']
     return pd.DataFrame([dict(costs=f'{f:g}x', fee_bps=run.costs.fee_bps, slippage_bps=run.costs.slippage_bps) | {n: run.metrics[n] for n in names}
                          for f, run in scaled.items()])

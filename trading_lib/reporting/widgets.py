@@ -23,7 +23,7 @@ from ..strategies.contract import Parameter, Strategy, catalogue, find
 
 if TYPE_CHECKING: import ipywidgets
 
-# %% ../../nbs/09_reporting/05_widgets.ipynb #4e4093b5
+# %% ../../nbs/09_reporting/05_widgets.ipynb #a91cb72e
 def control(
     parameter: Parameter,
 ) -> 'ipywidgets.Widget':    # its value is always one that the parameter allows
@@ -50,6 +50,7 @@ def _nice(step: float) -> float:
     "The largest 1, 2 or 5 times a power of ten that is not above `step`."
     return max((f * 10.**e for e in range(-9, 9) for f in (1, 2, 5) if f * 10.**e <= step * 1.0001), default=1e-9)
 
+# %% ../../nbs/09_reporting/05_widgets.ipynb #152ee627
 def parameter_widgets(
     strategy: Strategy,
 ) -> dict:              # widgets by parameter name, in the order of the signature
@@ -96,7 +97,7 @@ class Explorer:
         for each in (self.strategy, self.own): each.observe(lambda change: self.choose(), 'value')
         for each in (self.data, self.path, self.allow_gaps, self.fee, self.slippage): each.observe(lambda change: self.redraw(), 'value')
 
-# %% ../../nbs/09_reporting/05_widgets.ipynb #4f4ea99c
+# %% ../../nbs/09_reporting/05_widgets.ipynb #81bcff6c
 from fastcore.basics import patch
 
 @patch
@@ -108,7 +109,7 @@ def choose(self: Explorer):
     try:
         self.chosen = find(self.own.value.strip() if own else self.strategy.value) if self.own.value or not own else None
         self.knobs = parameter_widgets(self.chosen) if self.chosen else {}
-    except TradingError as error: self.message.value = _line(str(error))
+    except TradingError as error: self.message.value = _line(str(error), still=self.done is not None)
     for knob in self.knobs.values(): knob.observe(lambda change: self.redraw(), 'value')
     self.parameters.children = tuple(self.knobs.values())
     self.about.value = words(self.chosen.doc) if self.chosen else words('Name a file and a function marked with @strategy.')
@@ -120,7 +121,7 @@ def redraw(self: Explorer):
     self.path.layout.display = '' if self.data.value == OWN_FILE else 'none'
     if not self.chosen or self.data.value == OWN_FILE and not self.path.value: return
     try: done = self.run()
-    except TradingError as error: self.message.value = _line(str(error)); return
+    except TradingError as error: self.message.value = _line(str(error), still=self.done is not None); return
     self.message.value, self.done = '', done
     self.numbers.value = headline_table(done)
     self.seen.add(repr(trial_of(done)))
@@ -128,6 +129,7 @@ def redraw(self: Explorer):
     self.count.value = words(f'{tries} trial{"s" if tries > 1 else ""} in this session, {done.trials:,} of {done.strategy.name} in the ledger. The more of them, the less the best one says.')
     self.draw()
 
+# %% ../../nbs/09_reporting/05_widgets.ipynb #e573bdce
 @patch
 def run(self: Explorer) -> Backtest:
     "The backtest that the controls describe; raises what the library refuses."
@@ -135,20 +137,26 @@ def run(self: Explorer) -> Backtest:
     params = {name: knob.value for name, knob in self.knobs.items()}
     return backtest(self.chosen, sample, params, Costs(self.fee.value, self.slippage.value), ledger=self.ledger)
 
-def _line(text: str) -> Html: return Html(f'<div class="refused">{words(text)}</div>')
+def _line(text: str, still: bool = False) -> Html:
+    "What was refused, in one line."
+    return Html(f'<div class="refused">{words(text + ("; what is shown below is the last that worked" if still else ""))}</div>')
 
-# %% ../../nbs/09_reporting/05_widgets.ipynb #37851cb6
+# %% ../../nbs/09_reporting/05_widgets.ipynb #e423756b
 @patch
 def draw(self: Explorer):
     "The picture of the backtest, in place of the last one."
     import plotly.graph_objects as go
     new = overview_figure(self.done)
-    if 'figure' not in vars(self): self.figure = go.FigureWidget(new); return
+    if 'figure' not in vars(self):
+        self.figure = go.FigureWidget(new)
+        self.figure._config = dict(responsive=True, displayModeBar=False)   # follows the window, as when a phone is turned
+        return
     with self.figure.batch_update():
         for old, trace in zip(self.figure.data, new.data, strict=True):
             old.update(x=trace.x, y=trace.y, name=trace.name, showlegend=trace.showlegend, marker=dict(size=trace.marker.size) if trace.mode == 'markers' else {})
-        self.figure.update_layout(title=new.layout.title, xaxis=new.layout.xaxis, yaxis2=new.layout.yaxis2)
+        self.figure.update_layout({name: new.layout[name] for name in ('title', 'xaxis', 'xaxis2', 'xaxis3', 'yaxis2')})
 
+# %% ../../nbs/09_reporting/05_widgets.ipynb #60dc8256
 @patch
 def show(self: Explorer) -> 'ipywidgets.Widget':
     "Controls beside the picture; on a phone, above it."

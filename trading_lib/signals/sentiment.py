@@ -19,19 +19,19 @@ from ..core.errors import BadInput, Unreachable
 from ..core.inference import OnnxModel
 from ..core.time import timeframe_delta
 
-# %% ../../nbs/03_signals/02_sentiment.ipynb #aa562a82
-_UP = {4: 'etf_approved', 3: 'moon mooning moonshot all-time_high record_high ath soars soar soared skyrockets skyrocket rallies rallied surges surge surged',
-    2: '''bullish rally jumps jump jumped rises rise rose gains gained climbs climb climbed rebounds rebound rebounded upside breakout adoption
+# %% ../../nbs/03_signals/02_sentiment.ipynb #1bfff51f
+_UP = {4: 'etf_approved', 3: '''moon mooning moonshot all-time_high record_high ath soars soar soared skyrockets skyrocket rallies rallied
+    surges surge surged''', 2: '''bullish rally jumps jump jumped rises rise rose gains gained climbs climb climbed rebounds rebound rebounded upside breakout adoption
     halving listing listed beats upgrade upgraded upgrades outperform inflows inflow accumulation buyback bounce lifts lifted raises higher
     highest wagmi''', 1: 'up above high highs pump pumps hodl airdrop staking raised recovers recovery mainnet partnership institutional'}
 _DOWN = {4: 'rug_pull rugged exit_scam etf_rejected', 3: '''hack hacked hacks exploit exploited exploits rug ponzi plunges plunge plunged crashes
     crash crashed plummets plummet plummeted insolvent insolvency bankrupt bankruptcy tumbles tumble tumbled depeg depegged''',
-    2: '''bearish dump dumps dumped drained falls fall fell drops drop dropped slips slip slipped slides slide slumps slump slumped declines decline
-    declined sinks sink sank sell-off selloff downside downgrade downgraded downgrades liquidated liquidation liquidations delisting delisted
+    2: '''bearish dump dumps dumped drained falls fall fell drops drop dropped slips slip slipped slides slide slumps slump slumped declines
+    decline declined sinks sink sank sell-off selloff downside downgrade downgraded downgrades liquidated liquidation liquidations delisting delisted
     outflows outflow lawsuit sues sued subpoena halts_withdrawals breakdown capitulation ngmi lower''',
     1: 'down below dip dips pullback correction fud rekt bubble sell red concerns concern weigh probe investigation warns low lows'}
-_SILENT = '''share shares support interest like asset assets worth energy united credit security securities trust treasury legal free demand block
-    allow launched agreement accept created hard no fresh want join party special natural gross play mine'''
+_SILENT = '''share shares support interest like asset assets worth energy united credit security securities trust treasury legal free demand
+    block allow launched agreement accept created hard no fresh want join party special natural gross play mine'''
 CRYPTO_WORDS = ({word: float(charge) for charge, words in _UP.items() for word in words.split()}
     | {word: -float(charge) for charge, words in _DOWN.items() for word in words.split()} | dict.fromkeys(_SILENT.split(), 0.))
 
@@ -112,7 +112,7 @@ def _scores(self: OnnxText, texts: list[str]) -> np.ndarray:
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     return p @ self.signs / p.sum(axis=1)
 
-# %% ../../nbs/03_signals/02_sentiment.ipynb #c73c690a
+# %% ../../nbs/03_signals/02_sentiment.ipynb #82240242
 def download(
     model_id: str,                 # such as 'Xenova/finbert'; it must offer ONNX files
     folder: str | Path,            # where to put it
@@ -125,7 +125,7 @@ def download(
     wanted = ['config.json', 'tokenizer*.json', 'special_tokens_map.json', 'vocab.*', 'merges.txt', network]
     try: snapshot_download(model_id, revision=revision, local_dir=folder, allow_patterns=wanted)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise BadInput(f'model {model_id} at revision {revision or "newest"} is not on the hub ({type(error).__name__}); check its name') from None
+        raise BadInput(f'model {model_id} ({revision or "newest"}) is not on the hub ({type(error).__name__}); check its name') from None
     except (errors.HfHubHTTPError, OSError) as error:
         raise Unreachable(f'the model hub did not deliver {model_id} ({type(error).__name__}); try again later') from None
     if not (Path(folder)/network).is_file(): raise BadInput(f'{model_id} offers no {network}; choose a model with ONNX files')

@@ -211,12 +211,13 @@ def _exported(path: Path) -> str:
     code = [''.join(c['source']) for c in cells if c.get('cell_type') == 'code']
     return '\n\n'.join(c for c in code if c.lstrip().startswith(('#| export', '#|export')))
 
-# %% ../../nbs/06_strategies/01_contract.ipynb #9fbde37e
+# %% ../../nbs/06_strategies/01_contract.ipynb #51926102
 def code_files(
     strategy: Strategy,
 ) -> dict[str, str]:     # module name → SHA-256 of its file; the strategy's own source under its name
     "Digests of all the code a strategy's answer depends on, as far as it is ours."
     found, queue = {strategy.name: strategy.code}, [inspect.getmodule(strategy.function)]
+    if strategy.needs: queue.append(importlib.import_module('trading_lib.strategies.feeds'))   # what makes the columns it reads
     while queue:
         module = queue.pop()
         source = ''.join(linecache.cache[f'<{module.__file__}>'][2]) if module.__name__.startswith('user_') else Path(module.__file__).read_text()

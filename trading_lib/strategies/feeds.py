@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Feed', 'load_feed', 'with_needs']
 
-# %% ../../nbs/06_strategies/04_feeds.ipynb #48e79847
+# %% ../../nbs/06_strategies/04_feeds.ipynb #35fbe5a6
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..core.errors import BadInput
 from ..core.time import epoch_unit
-from ..market.bars import closes_at, join_known, timeframe_of
+from ..market.bars import closes_at, join_known, stamp, timeframe_of
 from ..models.training import load_forecast
 from ..signals.sentiment import Lexicon, Mood, score_headlines
 from .contract import Strategy
@@ -38,28 +38,33 @@ class Feed:
         "What a dossier keeps of it."
         return dict(kind=self.kind, path=self.path, digest=self.digest, knows_until=self.knows_until)
 
-# %% ../../nbs/06_strategies/04_feeds.ipynb #1611c6de
+# %% ../../nbs/06_strategies/04_feeds.ipynb #e989a556
 def _fact_table(path: Path, symbol: str | None, name: str) -> pd.DataFrame:
     "The file's rows, indexed by `known_at` in UTC."
     from trading_lib.market.store import read_table, rows_of
     table = read_table(path)
     if 'known_at' not in table and path.suffix == '.parquet': table = pd.read_parquet(path).reset_index()   # it may be the index
-    if 'known_at' not in table: raise BadInput(f'{path}: no column known_at among {", ".join(map(str, table.columns))}; say when each fact became known')
+    if 'known_at' not in table: raise BadInput(f'{path}: no column known_at among {", ".join(table.columns)}; say when each fact became known')
     if 'symbol' in table and (symbol or name in table): table, _ = rows_of(table, symbol, str(path))
-    stamps = table['known_at']
-    try: known = pd.to_datetime(stamps, utc=True, unit=epoch_unit(stamps.iloc[0]) if pd.api.types.is_numeric_dtype(stamps) and len(stamps) else None)
-    except (ValueError, TypeError, OverflowError): raise BadInput(f'{path}: known_at holds {stamps.iloc[0]!r}; write times as 2024-03-10T02:00Z') from None
-    if known.isna().any(): raise BadInput(f'{path}: known_at is missing in row {int(known.isna().to_numpy().argmax()) + 1}; a fact without a time is unusable')
-    return table.set_axis(pd.DatetimeIndex(known, name='known_at').as_unit('ns')).sort_index(kind='stable')
+    return table.set_axis(_moments(table['known_at'], path)).sort_index(kind='stable')
+
+def _moments(stamps: pd.Series, path: Path) -> pd.DatetimeIndex:
+    "Times in UTC, none of them missing."
+    unit = epoch_unit(stamps.iloc[0]) if len(stamps) and pd.api.types.is_numeric_dtype(stamps) else None
+    try: known = pd.DatetimeIndex(pd.to_datetime(stamps, utc=True, unit=unit), name='known_at').as_unit('ns')
+    except (ValueError, TypeError, OverflowError):
+        raise BadInput(f'{path}: known_at holds {stamps.iloc[0]!r}; write times as 2024-03-10T02:00Z') from None
+    if known.hasnans: raise BadInput(f'{path}: known_at is missing in row {known.isna().argmax() + 1}; a fact without a time is unusable')
+    return known
 
 def _numbers(facts: pd.Series, path: Path) -> pd.Series:
     "Facts as finite floats; holes are dropped, for the last known number holds."
     numbers = pd.to_numeric(facts, errors='coerce').astype('float64')
     wrong = (numbers.isna() & facts.notna()) | np.isinf(numbers)
-    if wrong.any(): raise BadInput(f'{path}: {facts.name} was {facts[wrong].iloc[0]!r} at {facts.index[wrong.to_numpy().argmax()]}; it must be a finite number')
+    if wrong.any(): raise BadInput(f'{path}: {facts.name} was {facts[wrong].iloc[0]!r} at {stamp(facts[wrong].index[0])}; it must be a finite number')
     return numbers.dropna()
 
-# %% ../../nbs/06_strategies/04_feeds.ipynb #a179068f
+# %% ../../nbs/06_strategies/04_feeds.ipynb #dd5058ce
 def load_feed(
     name: str,                    # the column it will be, such as 'sentiment'
     path: str | Path,             # a Parquet, Feather or CSV file with `known_at`, or a model folder
@@ -77,9 +82,11 @@ def load_feed(
     else: raise BadInput(f'{path}: neither a column {name} nor a column text; it has {", ".join(map(str, table.columns))}')
     about = json.dumps([kind, halflife if kind == 'headlines' else '']).encode()
     digest = sha256(about + facts.index.asi8.astype('<i8').tobytes() + facts.to_numpy('<f8').tobytes()).hexdigest()
-    if kind == 'facts': return Feed(name, kind, str(path), digest, lambda bars, timeframe: join_known(bars, facts, timeframe=timeframe).iloc[:, 0])
-    feel = Mood(facts, halflife)
-    return Feed(name, kind, str(path), digest, lambda bars, timeframe: feel(closes_at(bars, timeframe)).set_axis(bars.index))
+    if kind == 'headlines': feel = Mood(facts, halflife)
+    def values(bars, timeframe):
+        if kind == 'facts': return join_known(bars, facts, timeframe=timeframe).iloc[:, 0]
+        return feel(closes_at(bars, timeframe)).set_axis(bars.index)
+    return Feed(name, kind, str(path), digest, values)
 
 # %% ../../nbs/06_strategies/04_feeds.ipynb #1b8717d5
 def with_needs(
