@@ -13,7 +13,7 @@ demo: .venv/ready        ## the whole story in three minutes, offline
 test: .venv/ready        ## everything that must hold
 	@echo '== the package is what the notebooks say'; $(BIN)/python tests/export_in_sync.py
 	@echo '== ruff'; $(BIN)/ruff check --quiet .
-	@echo '== the chapters, executed'; $(BIN)/nbdev-test --n_workers 2 --timing
+	@echo '== the chapters, executed'; $(BIN)/nbdev-test --n-workers 2
 	@echo '== pytest'; $(BIN)/python -m pytest
 
 setup: .venv/ready       ## .venv with everything in it

@@ -381,7 +381,9 @@ def failure(error: BaseException) -> tuple[int, str]:
 def main(argv: list[str] | None = None) -> int:
     "Run the command line; never prints a traceback unless TRADING_TRACE is set."
     argv = sys.argv[1:] if argv is None else argv
-    try: code = app(argv, standalone_mode=False, prog_name='trading') or 0
+    try:
+        code = app(argv, standalone_mode=False, prog_name='trading') or 0
+        if code == 130: raise KeyboardInterrupt   # typer swallows it
     except BrokenPipeError: os._exit(0)   # the reader went away, as `| head` does
     except BaseException as error:  # the last place that can turn it into a sentence
         if isinstance(error, SystemExit): raise

@@ -109,7 +109,8 @@ def trade_on_paper(promotion: str, settings: Settings, data: str | None = None, 
         raise BadInput(f'{len(sample.bars)} bars are too few to trade {bars}: the strategy is shown {dossier.window_bars} at once; choose fewer with --bars')
     account = account or _account(settings.folder('runs') / 'paper' / dossier.id)
     times, execution = [_ms(t) for t in sample.bars.index], settings.execution
-    mandate = Mandate(dossier.digest, account, strategy, dossier.params, sample.symbol, sample.timeframe, dossier.window_bars, times[first],
+    booked_as = f'{account}-{dossier.digest[:6]}'   # each paper account is a venue of its own, and trade numbers start anew there
+    mandate = Mandate(dossier.digest, booked_as, strategy, dossier.params, sample.symbol, sample.timeframe, dossier.window_bars, times[first],
                       buffer=execution.cash_buffer_bps / 10_000, order_window_ms=execution.order_window_ms, poll_s=execution.poll_s, feeds=promoted.feeds_of(dossier))
     rules = spot_rules(sample.symbol, float(sample.bars.close.iloc[first]), money(dossier.costs['fee_bps']) / 10_000)
     slippage, cash = money(dossier.costs['slippage_bps']) / 10_000, money(dossier.initial_equity)
@@ -123,11 +124,11 @@ def trade_on_paper(promotion: str, settings: Settings, data: str | None = None, 
                 settled.append(time.monotonic())
                 passed(bisect_right(times, bar) - first)
             balances = asyncio.run(_trade(mandate, journal, child.url, times[-1], tell, say))
-            bot = journal.bot(dossier.digest, account, sample.symbol, sample.timeframe).id
+            bot = journal.bot(dossier.digest, booked_as, sample.symbol, sample.timeframe).id
             books = PaperBooks(journal.equity(bot), journal.orders(bot), journal.fills(bot), balances)
     finally: child.stop()
     replayed = replay_venue(decider(strategy, dossier.params, mandate.feeds), sample.bars, rules, dossier.window_bars, cash, mandate.buffer, first, slippage)
-    done = PaperRun(dossier.id, account, sample.symbol, stamp(sample.bars.index[first]), stamp(sample.bars.index[-1]), bars,
+    done = PaperRun(dossier.id, booked_as, sample.symbol, stamp(sample.bars.index[first]), stamp(sample.bars.index[-1]), bars,
                     _side_by_side(books, replayed, _research(dossier, strategy, mandate, sample, first), rules), _compared(books, replayed),
                     (len(settled) - 1) / max(settled[-1] - settled[0], 1e-9), sample.synthetic, folder)
     write_whole(folder / 'result.json', json.dumps(done.json(), default=str, indent=1).encode())

@@ -26,7 +26,8 @@ def _listen(host: str, port: int) -> int:
 def open_lab(root: Path, host: str, port: int) -> int:
     "JupyterLab on the project's folder, until it is stopped."
     free_port(host, port)
-    return _run([sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={root}', f'--ip={host}', f'--port={port}'], root)
+    root_user = ['--allow-root'] if hasattr(os, 'geteuid') and os.geteuid() == 0 else []   # as in a container; Jupyter would refuse
+    return _run([sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={root}', f'--ip={host}', f'--port={port}', *root_user], root)
 
 
 def open_dashboards(root: Path, host: str, port: int) -> int:

@@ -1,10 +1,9 @@
 """From a result to a promotion: run the report notebook, ask every gate, and write the evidence down as one dossier."""
-import subprocess
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
-from production.jobs import RunRecord, run_notebook
+from production.jobs import RunRecord, revision, run_notebook
 from trading_lib.core.errors import BadInput, Refused
 from trading_lib.core.settings import Settings
 from trading_lib.evidence.dossier import Dossier, read_dossier, write_dossier
@@ -58,7 +57,7 @@ def evidence(report: RunRecord) -> tuple[dict, dict]:
         costs={k: result[k] for k in ('fee_bps', 'slippage_bps')}, initial_equity=summary['initial_equity'], code=code_files(spec),
         verdict=result['verdict'], result=summary, data={k: asked[k] for k in BARS}, synthetic=result['synthetic'],
         created=now.isoformat(timespec='seconds'), expires=(now + timedelta(days=VALID_DAYS)).isoformat(timespec='seconds'),
-        revision=revision(), lock=_digest(PROJECT / 'requirements.lock'), doc=spec.doc)
+        revision=revision(PROJECT), lock=_digest(PROJECT / 'requirements.lock'), doc=spec.doc)
     files = {'strategy.txt': spec.source.encode(), 'report.ipynb': report.folder / report.notebook, 'report.html': report.page}
     record['feeds'], more = feed_files(asked['feeds'], summary['symbol'])
     return record, files | more
@@ -101,14 +100,6 @@ def listed(settings: Settings) -> list[dict]:
         state = 'expired' if datetime.fromisoformat(d.expires) <= datetime.now(UTC) else 'valid'
         rows.append(dict(promotion=folder.name, state=state, symbol=f'{d.symbol} {d.timeframe}', params=d.params, sharpe=d.result['sharpe'], trials=d.result['trials'], expires=d.expires))
     return rows
-
-
-def revision() -> str | None:
-    "The git revision of this code, with a mark if files were changed since; None outside a checkout."
-    def git(*words): return subprocess.run(['git', '-C', str(PROJECT), *words], capture_output=True, text=True)
-    try: head = git('rev-parse', 'HEAD')
-    except FileNotFoundError: return None
-    return head.stdout.strip() + ('+changed' if git('status', '--porcelain', '-uno').stdout else '') if head.returncode == 0 else None
 
 
 def _absolute(data: str) -> str:

@@ -92,9 +92,10 @@ class Runner:
                     await self._start()
                     while not (self.stopping or self.past or until is not None and (self.bot.settled or 0) >= until):
                         if not await self._catch_up(until): await (self._pause() if self.halted else self._wait())
-                    if not self.halted: await self._confirm()
+                    if not self.halted: self.doubt = await self._compared()
+                    if self.doubt: raise Refused(self._disagreement)
                 except Refused as error:
-                    if not self.halted: await self.halt('runner', str(error))
+                    if self.bot and not self.halted: await self.halt('runner', str(error))
                     raise
                 self.journal.state(self.bot.id, 'STOPPED')
         return 'signal' if self.stopping else 'done'
@@ -136,7 +137,7 @@ class Runner:
 
     def _ready(self):
         "From here on the books agree, or nothing is traded."
-        if self.doubt: raise Refused(f'the venue and the journal disagree: {"; ".join(self.doubt)}')
+        if self.doubt: raise Refused(self._disagreement)
         self.caught_up = True
         self.journal.state(self.bot.id, 'READY')
         self.say(f'{self.mandate.symbol} {self.mandate.timeframe} ready: {self.bot.cash:f} {self.rules.quote}, {self.bot.position:f} {self.rules.base}')
@@ -144,7 +145,10 @@ class Runner:
     async def _confirm(self):
         "The books agree after what we did."
         self.doubt = await self._compared()
-        if self.doubt and self.caught_up: await self.halt('runner', f'the venue and the journal disagree: {"; ".join(self.doubt)}')
+        if self.doubt and self.caught_up: await self.halt('runner', self._disagreement)
+
+    @property
+    def _disagreement(self) -> str: return f'the venue and the journal disagree: {"; ".join(self.doubt)}'
 
     async def _compared(self) -> list[str]:
         "Where the venue's books and ours differ after a few looks; answers to reads may be old."

@@ -18,7 +18,7 @@ def differences() -> list[str]:
         shutil.copy(ROOT / 'pyproject.toml', copy)
         (copy / 'trading_lib').mkdir()
         shutil.copy(ROOT / 'trading_lib' / '__init__.py', copy / 'trading_lib')
-        subprocess.run([sys.executable, '-c', 'from nbdev.export import nbdev_export; nbdev_export()'], cwd=copy, check=True)
+        subprocess.run([str(Path(sys.executable).parent / 'nbdev-export')], cwd=copy, check=True)
         sides = [{p.relative_to(side / 'trading_lib') for p in (side / 'trading_lib').rglob('*.py')} for side in (ROOT, copy)]
         lonely = sides[0] ^ sides[1]
         changed = {p for p in sides[0] & sides[1] if not filecmp.cmp(ROOT / 'trading_lib' / p, copy / 'trading_lib' / p, shallow=False)}

@@ -34,7 +34,7 @@ def postgres() -> Iterator[str]:
         server.close()
 
 
-def sample(bars: int = 80, seed: int = 3) -> Sample:
+def sample(bars: int = 64, seed: int = 3) -> Sample:
     "Hourly bars that go up and down often enough to be traded."
     rng = np.random.default_rng(seed)
     close = np.round(30_000 * np.exp(np.cumsum(rng.normal(0, .01, bars)) + .06 * np.sin(np.arange(bars) / 1.5)), 2)

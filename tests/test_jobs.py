@@ -120,7 +120,7 @@ def test_the_strategy_report_runs_on_a_file_and_answers_its_question(home):
     run = run_notebook(REPORT, dict(data=str(home / 'coin.parquet'), params='{"fast": 8}', fee_bps='7.5'), home / 'runs')
     found = run.result
     assert found['summary']['params'] == dict(fast=8, slow=50) and found['fee_bps'] == 7.5 and found['summary']['bars'] == 1500
-    assert found['verdict']['verdict'] == 'pass' and found['answer'].split(':')[0] in ('Yes', 'No', 'Not shown')
+    assert found['verdict']['verdict'] == 'pass' and found['answer'].split(':')[0] in ('Yes', 'No', 'Not proven')
     assert found['summary']['trials'] > 20, 'the sets nearby and the other costs count as trials'
     assert run.data_fingerprint == found['summary']['data_fingerprint']
     page = run.page.read_text()

@@ -96,7 +96,7 @@ def test_what_never_traded_earned_nothing():
 
 
 def test_holding_is_not_better_than_holding():
-    assert report.answer(backtest(always, sample(), costs=Costs(0)), PASSED).startswith('Not shown')
+    assert report.answer(backtest(always, sample(), costs=Costs(0)), PASSED).startswith('Not proven')
 
 
 def test_a_yes_needs_a_real_edge_and_a_count_of_trials():
@@ -105,7 +105,7 @@ def test_a_yes_needs_a_real_edge_and_a_count_of_trials():
     assert report.answer(done, PASSED, trials=1).startswith('Yes: ')
     assert 'but nobody counted the trials' in report.answer(done, PASSED)
     assert 'tries had to look good' in report.answer(done, PASSED, trials=10**60)
-    assert report.answer(backtest('rsi_reversion', waves), PASSED, trials=1).startswith(('No: ', 'Not shown: '))
+    assert report.answer(backtest('rsi_reversion', waves), PASSED, trials=1).startswith(('No: ', 'Not proven: '))
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():

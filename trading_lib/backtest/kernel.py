@@ -17,16 +17,19 @@ from ..core.errors import BadInput
 from ..execution import costs as shared
 from ..execution.costs import Costs
 
-# %% ../../nbs/07_backtest/01_kernel.ipynb #73479c81
+# %% ../../nbs/07_backtest/01_kernel.ipynb #b8b8ff11
 _price, _fee, _affordable = (numba.njit(f) for f in (shared.fill_price, shared.fee_of, shared.affordable))
 
 def _compile(arithmetic: str):
-    "The loop as machine code. Numba's disk cache watches this file only; the text of the shared arithmetic in its key makes it watch that too."
+    """The loop as machine code.
+
+    Numba's disk cache watches this file only; the text of the shared arithmetic in its key makes it watch that too."""
     @numba.njit(cache=True, nogil=True)
     def loop(open_, close, target, cash, fee, slippage):
         key = arithmetic  # noqa: F841
         n, position, wanted, count, ruin = len(close), 0., 0., 0, -1
-        equity, positions, cashes, fills = np.empty(n), np.zeros(n), np.empty(n), np.empty((n, 4))
+        equity, positions, cashes = np.empty(n), np.zeros(n), np.empty(n)
+        fills = np.empty((n, 4))                         # bar, signed quantity, price, fee
         for t in range(n):
             if t > 0 and target[t-1] != wanted:
                 wanted = target[t-1]
@@ -35,12 +38,13 @@ def _compile(arithmetic: str):
                 price = _price(open_[t], side, slippage)
                 paid = _fee(abs(quantity), price, fee)
                 after = cash - quantity * price - paid
-                if side > 0 and after < 0:                       # a buy, also a cover, takes no more than cash pays with its fee
+                if side > 0 and after < 0:               # a buy, also a cover, takes what cash pays with its fee
                     quantity = max(_affordable(cash, price, fee), 0.)
                     paid, after = _fee(quantity, price, fee), min(cash, 0.)
                 if quantity != 0:
                     cash, position = after, position + quantity
-                    fills[count, 0], fills[count, 1], fills[count, 2], fills[count, 3] = t, quantity, price, paid
+                    fills[count, 0], fills[count, 1] = t, quantity
+                    fills[count, 2], fills[count, 3] = price, paid
                     count += 1
             equity[t] = cash + position * close[t]
             positions[t], cashes[t] = position, cash

@@ -107,7 +107,7 @@ def trial_text(
     if ratio is None or trials < 2: return counted
     return f'{counted} The best of {trials:,} without any edge would show a Sharpe ratio of about {luck(trials, ratio.error):.1f} by luck; this one shows {ratio.value:.1f}.'
 
-# %% ../../nbs/09_reporting/03_report.ipynb #ad42f94b
+# %% ../../nbs/09_reporting/03_report.ipynb #83fa9ac4
 def answer(
     done: Backtest,
     verdict: Verdict,            # causality and agreement
@@ -120,8 +120,8 @@ def answer(
     trials, ratio, gap = trials or done.trials, sharpe_of(done), growth_gap(done.equity, holding(done), year)
     if ratio is None: return f'No: {name} never traded, so it earned nothing.'
     lucky = trials is None or ratio.value <= luck(trials, ratio.error)
-    word = 'No' if gap.high < 0 else 'Yes' if gap.low > 0 and not lucky else 'Not shown'
-    why = '' if word != 'Not shown' else ', too uncertain to tell from luck' if not gap.settled else f', but the best of {trials} tries had to look good' if trials else ', but nobody counted the trials'
+    word = 'No' if gap.high < 0 else 'Yes' if gap.low > 0 and not lucky else 'Not proven'
+    why = '' if word != 'Not proven' else ', too uncertain to tell from luck' if not gap.settled else f', but the best of {trials} tries had to look good' if trials else ', but nobody counted the trials'
     return (f'{word}: after costs {name} turned {done.equity.iloc[0]:,.0f} into {done.equity.iloc[-1]:,.0f} and holding into {holding(done).iloc[-1]:,.0f}, '
             f'a difference of {gap.text("+.0%", " a year")}{why}; its Sharpe ratio is {ratio.text()}.')
 

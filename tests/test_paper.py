@@ -1,0 +1,182 @@
+"""From a notebook to an order: promotion, and paper trading through unmodified ccxt that equals replay to the last digit."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from production.cli import main
+from production.journal import Journal
+from production.paper import market_of, trade_on_paper
+from production.promotion import promote
+from trading_lib.core.errors import BadInput, Damaged, Refused
+from trading_lib.core.settings import Settings
+from trading_lib.evidence.dossier import Dossier, read_dossier
+from trading_lib.execution.costs import Costs
+from trading_lib.market.store import Store
+from trading_lib.market.synthetic import synthetic_market
+from trading_lib.models.training import train
+
+BARS, COSTS = 2500, Costs(fee_bps=10, slippage_bps=5)
+
+
+@pytest.fixture(scope='module')
+def desk(tmp_path_factory) -> Settings:
+    "A project folder with a synthetic market, its headlines and a model in it; everything runs from there."
+    root, back = tmp_path_factory.mktemp('desk'), Path.cwd()
+    (root / 'settings.ini').write_text('[execution]\norder_window_ms = 1000\n')
+    market = synthetic_market(seed=11, bars=BARS)
+    store = Store(root / 'data')
+    for sample in market.samples.values(): store.write(sample, 'synthetic')
+    sample = market.samples['BTC/USDT']
+    market.headlines[market.headlines.symbol == 'BTC/USDT'].to_parquet(root / 'headlines.parquet')
+    train(sample, root / 'model', before=sample.bars.index[1500])
+    os.chdir(root)
+    yield Settings.load(root)
+    os.chdir(back)
+
+
+def promoted(desk: Settings, strategy: str, params: dict | None = None, feeds: dict | None = None) -> Dossier:
+    return promote(strategy, 'BTC/USDT', params or {}, COSTS, 10_000., dict(exchange='synthetic'), feeds or {}, desk)
+
+
+@pytest.fixture(scope='module')
+def cross(desk) -> Dossier: return promoted(desk, 'sma_cross', dict(fast=5, slow=20))
+
+
+def test_a_promotion_holds_its_evidence(cross):
+    assert {'report.html', 'report.ipynb', 'strategy.txt'} <= set(cross.files)
+    assert cross.verdict['verdict'] == 'pass' and cross.window_bars >= 3 * cross.more['warmup_bars']
+    assert cross.result['strategy'] == 'sma_cross' and cross.params == dict(fast=5, slow=20)
+    assert {'trading_lib.strategies.trend', 'trading_lib.signals.indicators'} <= set(cross.code)
+    assert '<svg' in (page := (cross.folder / 'report.html').read_text()) or 'plotly' in page
+
+
+def test_paper_equals_replay_to_the_last_digit(desk, cross):
+    done = trade_on_paper(cross.id, desk, bars=150)
+    assert done.agrees, done.differences
+    research, replayed, paper = done.side_by_side
+    assert paper['fills'] > 5 and paper['final_equity'] == replayed['final_equity']
+    assert float(paper['final_equity']) == pytest.approx(research['final_equity'], rel=.01)   # a cash buffer and steps apart
+
+
+def test_the_comparison_notices_a_fill_that_differs(desk, cross, monkeypatch):
+    import production.paper as paper
+    real = paper.replay_venue
+    monkeypatch.setattr(paper, 'replay_venue', lambda *a: real(*a[:-1], a[-1] * 2))   # twice the slippage in replay
+    done = trade_on_paper(cross.id, desk, bars=60, account='tampered')
+    assert not done.agrees and any('fills differ' in d for d in done.differences)
+
+
+def test_joined_columns_and_a_model_travel_to_paper(desk):
+    feeds = dict(sentiment='headlines.parquet', forecast='model')
+    dossier = promoted(desk, 'hybrid_trend', dict(fast=5, slow=20), feeds)
+    for name in feeds.values():   # what was judged lies in the promotion; the originals are not needed any more
+        path = desk.root / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = trade_on_paper(dossier.id, desk, bars=120)
+    assert done.agrees, done.differences
+    assert done.side_by_side[2]['fills'] > 0
+
+
+def test_a_paper_run_killed_twice_ends_like_an_uninterrupted_one(desk, cross):
+    whole = trade_on_paper(cross.id, desk, bars=200, account='whole')
+    command = [sys.executable, '-m', 'production.cli', 'paper', cross.id, '--bars', '200', '--account', 'killed', '--json']
+    environ = dict(os.environ, PYTHONPATH=str(Path(__file__).resolve().parents[1]))
+    for share in (.3, .7):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=desk.root, env=environ)
+        while decided(desk, 'killed') < 200 * share: assert child.poll() is None, child.stderr.read().decode(); time.sleep(.02)
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        assert 0 < decided(desk, 'killed') < 200
+    last = subprocess.run(command, capture_output=True, text=True, cwd=desk.root, env=environ)
+    done = json.loads(last.stdout)
+    assert last.returncode == 0 and done['agrees'], last.stderr
+    assert done['side_by_side'] == json.loads(json.dumps(whole.json()['side_by_side'], default=str))
+    with Journal.reader(desk.journal_url) as journal:
+        books = {b['account'].split('-')[0]: b for b in journal.status()['bots']}
+        orders = [o['client_id'] for o in journal.orders()]
+    assert books['killed']['cash'] == books['whole']['cash'] and books['killed']['position'] == books['whole']['position']
+    assert len(orders) == len(set(orders))
+
+
+def decided(desk: Settings, account: str) -> int:
+    "How many bars an account has decided."
+    try:
+        with Journal.reader(desk.journal_url) as journal:
+            return next((sum(b['decisions'].values()) for b in journal.status()['bots'] if b['account'].startswith(f'{account}-')), 0)
+    except BadInput: return 0
+
+
+def test_a_halted_account_trades_nothing_until_it_is_resumed(desk, cross, capsys):
+    assert main(['halt', '--who', 'test', '--why', 'to see']) == 0
+    with pytest.raises(Refused, match='halted by test: to see'): trade_on_paper(cross.id, desk, bars=60, account='halted')
+    assert main(['resume', '--who', 'test']) == 0
+    assert trade_on_paper(cross.id, desk, bars=60, account='halted').agrees
+
+
+def test_a_damaged_dossier_is_refused_with_one_line(desk, cross, tmp_path, capsys):
+    copy = shutil.copytree(cross.folder, tmp_path / cross.folder.name)
+    page = copy / 'report.html'
+    page.write_bytes(page.read_bytes().replace(b'10,000', b'10,001', 1))
+    with pytest.raises(Damaged, match='not what was promoted'): read_dossier(copy)
+    assert main(['paper', str(copy)]) == 2 and capsys.readouterr().err.count('\n') == 1
+
+
+def test_a_strategy_changed_after_promotion_is_refused(desk, tmp_path):
+    idea = tmp_path / 'idea.py'
+    idea.write_text('from trading_lib.signals import sma\nfrom trading_lib.strategies import strategy\n\n@strategy\ndef above(bars):\n    "Long above the average."\n'
+                    '    return bars.close > sma(bars.close, 20)\n')
+    dossier = promoted(desk, f'{idea}:above')
+    assert trade_on_paper(dossier.id, desk, bars=40).agrees
+    idea.write_text(idea.read_text().replace('20', '21'))
+    with pytest.raises(Refused, match='changed since it was promoted'): trade_on_paper(dossier.id, desk, bars=40)
+
+
+@pytest.mark.parametrize('body, why', [('return bars.close.shift(-1) > bars.close', 'lookahead'), ('return (bars.close > bars.close.rolling(9).mean()) * 2. - 1', 'short')])
+def test_what_peeks_or_goes_short_is_not_promoted(desk, tmp_path, body, why):
+    (tmp_path / 'bad.py').write_text(f'from trading_lib.strategies import strategy\n\n@strategy\ndef bad(bars):\n    "No."\n    {body}\n')
+    before = set(desk.folder('promotions').glob('*'))
+    with pytest.raises(Refused, match=why): promoted(desk, f'{tmp_path}/bad.py:bad')
+    assert set(desk.folder('promotions').glob('*')) == before
+
+
+def test_bars_that_changed_since_the_promotion_are_refused(desk, cross):
+    store = Store(desk.folder('store'))
+    sample = store.read('BTC/USDT', 'synthetic')
+    path = store.path('synthetic', 'BTC/USDT', '1h')
+    kept = path.read_bytes()
+    bars = sample.bars.copy()
+    bars.iloc[-1, bars.columns.get_loc('volume')] += 1
+    store.write(type(sample)(bars, sample.symbol, sample.timeframe, sample.source, True), 'synthetic')
+    try:
+        with pytest.raises(Refused, match='has changed since'): trade_on_paper(cross.id, desk, bars=40)
+    finally: path.write_bytes(kept)
+
+
+def test_paper_trades_other_bars_when_they_are_named(desk, cross, shared_data):
+    file = shared_data / 'ohlcv/binance_usdm_1h/ETHUSDT_1h_2020-10_2023-12.parquet'
+    done = trade_on_paper(cross.id, desk, data=str(file), bars=80)
+    assert done.agrees and done.market == 'ETH/USDT', done.differences
+
+
+@pytest.mark.parametrize('symbol, market', [('BTC/USDT', 'BTC/USDT'), ('BTCUSDT_1h_2020-10_2023-12', 'BTC/USDT'), ('ADA_BTC-5m', 'ADA/BTC'), ('coin', 'COIN/USDT'),
+                                            ('btc-perp_1m_20211231', 'BTC/USDT'), ('ETH-USDT', 'ETH/USDT'), ('1000SHIBUSDT', '1000SHIB/USDT'), ('_', 'COIN/USDT')])
+def test_a_file_name_says_which_market_it_holds(symbol, market): assert market_of(symbol) == market
+
+
+def test_the_demo_runs_on_a_file_of_ones_own(desk, tmp_path, capsys, monkeypatch):
+    (tmp_path / 'settings.ini').write_text('')
+    monkeypatch.chdir(tmp_path)
+    bars = synthetic_market(seed=5, bars=1200, symbols=('ETH/USDT',)).samples['ETH/USDT'].bars
+    bars.reset_index().to_csv('mine.csv', index=False)
+    assert main(['demo', '--data', 'mine.csv', '--json']) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done['agrees'] and Path(done['report']).is_file() and Path(done['promotion']).is_dir()
+    assert pd.read_parquet(next((tmp_path / 'runs' / 'paper').rglob('*.parquet'))).shape[0] == 1200
