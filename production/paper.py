@@ -26,6 +26,7 @@ from trading_lib.backtest.replay import VenueReplay, decider, replay_venue
 from trading_lib.core.errors import BadInput, Refused
 from trading_lib.core.money import money
 from trading_lib.core.settings import Settings
+from trading_lib.core.time import timeframe_delta
 from trading_lib.evidence.dossier import Dossier, check_code, check_fresh, read_dossier
 from trading_lib.execution.costs import Costs
 from trading_lib.execution.matching import QUOTES, MarketRules, split_symbol, spot_rules
@@ -111,7 +112,8 @@ def trade_on_paper(promotion: str, settings: Settings, data: str | None = None, 
     times, execution = [_ms(t) for t in sample.bars.index], settings.execution
     booked_as = f'{account}-{dossier.digest[:6]}'   # each paper account is a venue of its own, and trade numbers start anew there
     mandate = Mandate(dossier.digest, booked_as, strategy, dossier.params, sample.symbol, sample.timeframe, dossier.window_bars, times[first],
-                      buffer=execution.cash_buffer_bps / 10_000, order_window_ms=execution.order_window_ms, poll_s=execution.poll_s, feeds=promoted.feeds_of(dossier))
+                      buffer=execution.cash_buffer_bps / 10_000, order_window_ms=execution.order_window_ms, poll_s=execution.poll_s,
+                      max_lateness_ms=execution.max_lateness_bars * int(timeframe_delta(sample.timeframe).total_seconds() * 1000), feeds=promoted.feeds_of(dossier))
     rules = spot_rules(sample.symbol, float(sample.bars.close.iloc[first]), money(dossier.costs['fee_bps']) / 10_000)
     slippage, cash = money(dossier.costs['slippage_bps']) / 10_000, money(dossier.initial_equity)
     folder = settings.folder('runs') / 'paper' / dossier.id / account

@@ -58,7 +58,7 @@ def _ratio(over: float, under: float, scale: float = 1.) -> float | None:
     value = over / under * scale if under > 1e-12 else math.nan
     return float(value) if math.isfinite(value) else None
 
-# %% ../../nbs/00_core/05_metrics.ipynb #d46d2249
+# %% ../../nbs/00_core/05_metrics.ipynb #ae9a1408
 TRADE_COLUMNS = ['entry_time', 'exit_time', 'side', 'quantity', 'entry_price', 'exit_price', 'fees', 'pnl', 'is_open']
 
 def round_trips(
@@ -101,7 +101,8 @@ def _closed(t: dict, exit_time: pd.Timestamp, is_open: bool) -> dict:
     bought, sold = (t['paid'] / t['bought'] if t['bought'] else math.nan), (t['got'] / t['sold'] if t['sold'] else math.nan)
     entry, leave = (bought, sold) if t['side'] > 0 else (sold, bought)
     size = t['bought'] if t['side'] > 0 else t['sold']
-    return dict(zip(TRADE_COLUMNS, (t['entry_time'], exit_time, t['side'], size, entry, leave, t['fees'], t['got'] - t['paid'] - t['fees'], is_open)))
+    pnl = t['got'] - t['paid'] - t['fees']
+    return dict(zip(TRADE_COLUMNS, (t['entry_time'], exit_time, t['side'], size, entry, leave, t['fees'], pnl, is_open), strict=True))
 
 # %% ../../nbs/00_core/05_metrics.ipynb #96d8b849
 def headline(
