@@ -81,6 +81,11 @@ def pairs(items: list[str] | None, what: str) -> dict[str, str]:
     return found
 
 
+def _moment(value: Any) -> Any:
+    "Times as ISO text; a time that is not known is None."
+    return value if not hasattr(value, 'isoformat') else None if value != value else value.isoformat()
+
+
 # ── what the commands work on ──
 
 def settings():
@@ -217,7 +222,7 @@ def data_import(file: Annotated[Path, typer.Argument(help='Parquet, Feather or C
 @data_app.command('list')
 def data_list(as_json: Json = False):
     "What the store has."
-    rows = store().catalog().to_dict('records')
+    rows = [{k: _moment(v) for k, v in row.items()} for row in store().catalog().to_dict('records')]
     answer(dict(store=rows), as_json, lambda: table(rows, 'the store is empty; fill it with: trading data import FILE --exchange NAME, or trading demo'))
 
 
@@ -246,8 +251,8 @@ def data_export(symbol: Annotated[str, typer.Argument(help='A symbol in the stor
 @data_app.command('pull')
 def data_pull(symbol: Annotated[str, typer.Argument(help='As the exchange writes it, such as BTC/USDT.')],
               exchange: Annotated[str, typer.Option(help='A ccxt exchange id, such as binance.')],
-              timeframe: Annotated[str, typer.Option(help='Bar length.')] = '1h', since: Annotated[str, typer.Option(help='First bar.')] = '2023-01-01',
-              until: Annotated[str | None, typer.Option(help='Last bar; now if not given.')] = None, as_json: Json = False):
+              timeframe: Annotated[str, typer.Option(help='Bar length.')] = '1h', since: Annotated[str, typer.Option(help='First open time, included.')] = '2023-01-01',
+              until: Annotated[str | None, typer.Option(help='Where it ends: bars that open before it; now if not given.')] = None, as_json: Json = False):
     "Bars from an exchange into the store; what is there already is not pulled again."
     from production.pull import pull_bars
     done = pull_bars(exchange, symbol, timeframe, since, until, store())
@@ -288,15 +293,20 @@ def paper(promotion: Annotated[str, typer.Argument(help='A folder of promotions/
     return 0 if done.agrees else 1
 
 
+Expose = Annotated[bool, typer.Option('--expose', help='Allow a --host that other machines reach; there is no password.')]
+
+
 @app.command()
 def exchange(data: Data, host: str = '127.0.0.1', port: Annotated[int, typer.Option(min=0, max=65535)] = 8585,
              speed: Annotated[float, typer.Option(help='Bars a second; 0 waits for POST /control/release.', min=0)] = 1.,
              cash: Cash = 10_000., fee_bps: Fee = None, slippage_bps: Slippage = None, exchange: Exchange = None, timeframe: Timeframe = None,
-             symbol: Symbol = None, start: Start = None, end: End = None, allow_gaps: AllowGaps = False):
+             symbol: Symbol = None, start: Start = None, end: End = None, allow_gaps: AllowGaps = False, expose: Expose = False, as_json: Json = False):
     "Serve the local exchange: Binance's spot protocol over stored bars."
     from production.paper import serve_exchange
+    from production.places import loopback
+    loopback(host, expose)
     sample = sample_of(data, exchange, timeframe, symbol, start, end, allow_gaps=allow_gaps)
-    serve_exchange(sample, host, port, speed, cash, costs_of(fee_bps, slippage_bps), say)
+    serve_exchange(sample, host, port, speed, cash, costs_of(fee_bps, slippage_bps), lambda url: answer(dict(url=url), as_json), say)
 
 
 @app.command()
@@ -353,17 +363,17 @@ def demo(data: Annotated[str | None, typer.Option('--data', metavar='FILE', help
 
 
 @app.command()
-def lab(port: int = 8888, host: str = '127.0.0.1'):
+def lab(port: int = 8888, host: str = '127.0.0.1', as_json: Json = False):
     "JupyterLab on the book and the research notebooks."
     from production.places import open_lab
-    return open_lab(settings().root, host, port)
+    return open_lab(settings().root, host, port, lambda url: answer(dict(url=url), as_json))
 
 
 @app.command()
-def dashboards(port: int = 8866, host: str = '127.0.0.1'):
+def dashboards(port: int = 8866, host: str = '127.0.0.1', expose: Expose = False, as_json: Json = False):
     "The Voila dashboards, for people who do not code."
     from production.places import open_dashboards
-    return open_dashboards(settings().root, host, port)
+    return open_dashboards(settings().root, host, port, expose, lambda url: answer(dict(url=url), as_json))
 
 
 # ── how it ends ──

@@ -70,6 +70,7 @@ def ask(url, request: dict) -> dict | None:
     "The runner's answer; none if no runner lives."
     path = socket_of(url)
     if path is None: return None
+    if path.exists() and path.stat().st_uid != os.getuid(): raise Refused(f'{path} belongs to another user; it is not our runner, remove it')
     with socket.socket(socket.AF_UNIX) as line:
         line.settimeout(PATIENCE_S)
         try: line.connect(str(path))

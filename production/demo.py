@@ -78,7 +78,7 @@ def _fill(store: Store) -> str:
     market = synthetic_market()
     for symbol, sample in market.samples.items():
         store.write(sample, EXCHANGE)
-        store.write_facts('headlines', symbol, market.headlines[market.headlines.symbol == symbol])
+        store.write_facts('headlines', symbol, market.headlines[market.headlines.symbol == symbol], EXCHANGE)
     return f'{", ".join(market.samples)}: {len(market.samples[SYMBOL].bars):,} hourly bars each, {len(market.headlines):,} headlines; made up, from a seed'
 
 

@@ -97,7 +97,8 @@ def inputs_of(notebook: Path) -> dict[str, Input]:
         cells = json.loads(notebook.read_text(encoding='utf-8'))['cells']
         tagged = [''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', [])]
     except FileNotFoundError: raise BadInput(f'there is no notebook {notebook}') from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError): raise BadInput(f'{notebook} is no notebook; it must be an .ipynb file') from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise BadInput(f'{notebook} is no notebook; it must be an .ipynb file') from None
     try: return {i.name: i for source in tagged[:1] for i in map(_input, ast.parse(source).body) if i}
     except (SyntaxError, ValueError, NameError, TypeError):
         raise BadInput(f'{notebook.name}: its parameters cell must hold lines such as `fee_bps: float = 10.` and nothing else') from None
@@ -128,10 +129,11 @@ def _execute(notebook: Path, out: Path, params: dict, watch: Callable) -> Tradin
     from papermill.exceptions import PapermillExecutionError
     try:
         with tempfile.TemporaryDirectory() as private:
-            execute_notebook(str(notebook), str(out), parameters=params, progress_bar=False, kernel_name='python3',
+            execute_notebook(str(notebook), str(out), parameters=params, progress_bar=False, kernel_name='python3', language='python',
                              kernel_manager_class=_kernels(private), on_cell_start=watch)
     except PapermillExecutionError as error: return _as_ours(error, notebook)
-    except (DeadKernelError, CellTimeoutError, RuntimeError) as error: return TradingError(f'{notebook.name}: the kernel died ({error}); is there memory left?')
+    except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
+        return TradingError(f'{notebook.name}: the kernel died ({error}); is there memory left?')
     except KeyboardInterrupt as error: return error
     finally: watch(None, None)
     return None
@@ -167,7 +169,8 @@ def _watcher(notebook: Path, progress: bool | None) -> Callable:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     titles = _sections(notebook)
-    bar = Progress(TextColumn('{task.description}'), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+    columns = TextColumn('{task.description}'), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn()
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(notebook.stem, total=len(titles))
     bar.start()
 
@@ -203,10 +206,12 @@ def _workshop(runs: Path):
 
 def _record(notebook: Path, work: Path, folder: Path, params: dict, started: datetime, error: BaseException | None) -> RunRecord:
     finished, result = datetime.now(UTC), _result(work / notebook.name)
-    status = 'done' if error is None else 'interrupted' if isinstance(error, KeyboardInterrupt) else 'failed'
-    return RunRecord(notebook.name, str(notebook), folder, params, status, started.isoformat(timespec='seconds'), finished.isoformat(timespec='seconds'),
-                     round((finished - started).total_seconds(), 1), revision(notebook.resolve().parent),
-                     result.get('summary', {}).get('data_fingerprint'), result, str(error) if error else None)
+    return RunRecord(
+        notebook=notebook.name, source=str(notebook), folder=folder, parameters=params,
+        status='done' if error is None else 'interrupted' if isinstance(error, KeyboardInterrupt) else 'failed',
+        started=started.isoformat(timespec='seconds'), finished=finished.isoformat(timespec='seconds'),
+        duration_s=round((finished - started).total_seconds(), 1), revision=revision(notebook.resolve().parent),
+        data_fingerprint=result.get('summary', {}).get('data_fingerprint'), result=result, error=str(error) if error else None)
 
 
 def _result(executed: Path) -> dict:

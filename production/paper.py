@@ -22,18 +22,18 @@ from production.local_exchange.child import start_child
 from production.local_exchange.client import rewire
 from production.runner import Mandate, Runner
 from trading_lib.backtest.kernel import Simulation, simulate
-from trading_lib.backtest.replay import VenueReplay, decider, replay_venue
+from trading_lib.backtest.replay import VenueReplay, replay_venue
 from trading_lib.core.errors import BadInput, Refused
 from trading_lib.core.money import money
 from trading_lib.core.settings import Settings
 from trading_lib.core.time import timeframe_delta
-from trading_lib.evidence.dossier import Dossier, check_code, check_fresh, read_dossier
+from trading_lib.evidence.dossier import Dossier, check_fresh, read_dossier
 from trading_lib.execution.costs import Costs
 from trading_lib.execution.matching import QUOTES, MarketRules, split_symbol, spot_rules
 from trading_lib.market.bars import Sample, stamp
 from trading_lib.market.store import Store, load_sample, write_whole
-from trading_lib.strategies.contract import Strategy, find
-from trading_lib.strategies.feeds import with_needs
+from trading_lib.strategies.contract import Strategy
+from trading_lib.strategies.feeds import decider, with_needs
 
 VENUE = 'binance'       # whose protocol the local exchange speaks
 KEY, SECRET = 'local-key', 'local-secret'   # it checks signatures; there is nothing to protect
@@ -101,9 +101,8 @@ def trade_on_paper(promotion: str, settings: Settings, data: str | None = None, 
 
     `passed` is told how many bars are settled."""
     dossier = read_dossier(promotion, settings.folder('promotions'))
-    strategy = find(dossier.strategy)
     check_fresh(dossier, datetime.now(UTC))
-    check_code(dossier, strategy)
+    strategy = promoted.strategy_of(dossier)
     sample = _sample(dossier, settings, data, allow_gaps)
     first = len(sample.bars) - bars
     if first < dossier.window_bars - 1:
@@ -220,7 +219,8 @@ def _ms(moment) -> int: return int(moment.value // 1_000_000)
 
 # ── the exchange by itself ──
 
-def serve_exchange(sample: Sample, host: str, port: int, bars_per_s: float, cash: float, costs: Costs, say: Callable[[str], None]):
+def serve_exchange(sample: Sample, host: str, port: int, bars_per_s: float, cash: float, costs: Costs,
+                   serving: Callable[[str], None], say: Callable[[str], None]):
     "Serve the bars as a venue until it is stopped, or until they are over."
     from production.local_exchange.exchange import LocalExchange
     from production.local_exchange.server import serve
@@ -230,9 +230,9 @@ def serve_exchange(sample: Sample, host: str, port: int, bars_per_s: float, cash
     exchange = LocalExchange([replace(sample, symbol=symbol)], first, {rules.quote: money(cash)}, {symbol: rules}, money(costs.slippage_bps) / 10_000)
     pace = f'{bars_per_s:g} bars a second' if bars_per_s else 'a bar for each POST /control/release'
 
+    say(f"{sample}\nBinance's spot protocol, market {symbol}, {pace}; API key {KEY}, secret {SECRET}; state: /control/state; stop with Ctrl-C")
     async def until_stopped():
         ready = asyncio.get_running_loop().create_future()
-        ready.add_done_callback(lambda address: address.cancelled() or say(
-            f'{sample}\nBinance spot protocol on {address.result()}, market {symbol}, {pace}; API key {KEY}, secret {SECRET}; state: /control/state; stop with Ctrl-C'))
+        ready.add_done_callback(lambda address: address.cancelled() or serving(address.result()))
         await serve(exchange, host, port, bars_per_s or None, ready)
     asyncio.run(until_stopped())

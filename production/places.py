@@ -3,9 +3,12 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from trading_lib.core.errors import BadInput
+
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 def free_port(host: str, port: int):
@@ -23,24 +26,36 @@ def _listen(host: str, port: int) -> int:
         return probe.getsockname()[1]
 
 
-def open_lab(root: Path, host: str, port: int) -> int:
-    "JupyterLab on the project's folder, until it is stopped."
+def loopback(host: str, expose: bool = False):
+    "Nothing for this machine's own addresses; raises `BadInput` for others unless that is wanted."
+    if not expose and host not in ('127.0.0.1', 'localhost', '::1'):
+        raise BadInput(f'host was {host}, which other machines reach, and there is no password; say --expose if that is wanted, behind a proxy with a login')
+
+
+def open_lab(root: Path, host: str, port: int, ready: Callable[[str], None]) -> int:
+    "JupyterLab on the project's folder, until it is stopped. It has a token of its own."
     free_port(host, port)
+    ready(f'http://{host}:{port}/lab')
     root_user = ['--allow-root'] if hasattr(os, 'geteuid') and os.geteuid() == 0 else []   # as in a container; Jupyter would refuse
     return _run([sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={root}', f'--ip={host}', f'--port={port}', *root_user], root)
 
 
-def open_dashboards(root: Path, host: str, port: int) -> int:
-    "Voila on research/dashboards, until it is stopped."
+def open_dashboards(root: Path, host: str, port: int, expose: bool, ready: Callable[[str], None]) -> int:
+    "Voila on research/dashboards, until it is stopped. Who reaches it from elsewhere may not name files of this machine."
+    loopback(host, expose)
     free_port(host, port)
-    folder = root / 'research' / 'dashboards'
-    if not folder.is_dir(): raise BadInput(f'there is no {folder}; run this inside the project')
-    print(f'dashboards: http://{host}:{port}', file=sys.stderr, flush=True)
+    folder = PROJECT / 'research' / 'dashboards'
+    ready(f'http://{host}:{port}')
     return _run([sys.executable, '-m', 'voila', str(folder), '--no-browser', f'--Voila.ip={host}', f'--port={port}',
-                 '--VoilaConfiguration.show_tracebacks=False'], root)
+                 '--VoilaConfiguration.show_tracebacks=False', '--VoilaConfiguration.preheat_kernel=True', '--KernelManager.transport_encryption=auto',
+                 '--Voila.log_level=ERROR'], root, TRADING_DASHBOARD_OWN_FILES='0' if expose else '1')
 
 
-def _run(command: list[str], root: Path) -> int:
+def _run(command: list[str], root: Path, **more: str) -> int:
     "A long-running child, in the project's folder, with its packages importable from any notebook."
-    path = os.pathsep.join(filter(None, [str(root), os.environ.get('PYTHONPATH')]))
-    return subprocess.run(command, cwd=root, env=dict(os.environ, PYTHONPATH=path, PLOTLY_RENDERER='plotly_mimetype+notebook')).returncode
+    path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get('PYTHONPATH')]))
+    with subprocess.Popen(command, cwd=root, env=dict(os.environ, PYTHONPATH=path, **more)) as child:
+        try: return child.wait()
+        except KeyboardInterrupt:
+            child.wait()   # it got the same Ctrl-C, and puts its things away
+            return 0

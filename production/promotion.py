@@ -6,9 +6,9 @@ from pathlib import Path
 from production.jobs import RunRecord, revision, run_notebook
 from trading_lib.core.errors import BadInput, Refused
 from trading_lib.core.settings import Settings
-from trading_lib.evidence.dossier import Dossier, read_dossier, write_dossier
+from trading_lib.evidence.dossier import Dossier, check_code, read_dossier, write_dossier
 from trading_lib.execution.costs import Costs
-from trading_lib.strategies.contract import code_files, find
+from trading_lib.strategies.contract import Strategy, code_files, find
 
 PROJECT = Path(__file__).resolve().parents[1]
 REPORT = PROJECT / 'research' / '01_strategy_report.ipynb'
@@ -43,6 +43,9 @@ def refusals(result: dict) -> list[str]:
         first = verdict['findings'][0]
         found.append(f'verify found {len(verdict["findings"])} problem(s), the first {first["kind"]}: {first["detail"]}')
     if result['target_min'] < 0: found.append(f'it goes short (exposure {result["target_min"]:g}), and a spot account cannot; promote it with shorts off')
+    if result['seen_by_models']:
+        found.append(f'its model has learnt from bars until {result["seen_by_models"]}, and the report begins at {result["summary"]["start"]}; '
+                     f'promote it with --start {result["seen_by_models"]}')
     if result['ruined']: found.append(f'its equity was gone at {result["ruined"]}')
     return found
 
@@ -73,6 +76,16 @@ def feed_files(feeds: dict[str, str], symbol: str) -> tuple[dict, dict]:
         files |= {f'feed-{name}-{p.name}': p for p in parts}
         about[name] = dict(feed.record, path=str(path), folder=path.is_dir(), files={p.name: f'feed-{name}-{p.name}' for p in parts})
     return about, files
+
+
+def strategy_of(dossier: Dossier) -> Strategy:
+    "The strategy that was judged; `Refused` if its code changed, and a file that changed is not even run."
+    path = Path(dossier.strategy.rpartition(':')[0])
+    if path.suffix == '.py' and path.is_file() and _digest(path) != dossier.code.get(path.name):
+        raise Refused(f'{dossier.id}: {path.name} changed since it was promoted; promote it again')
+    strategy = find(dossier.strategy)
+    check_code(dossier, strategy)
+    return strategy
 
 
 def feeds_of(dossier: Dossier) -> dict:

@@ -24,6 +24,7 @@ from trading_lib.execution.orders import Order, OrderState
 from trading_lib.execution.plan import Skip, plan_order
 from trading_lib.market.bars import fingerprint
 from trading_lib.strategies.contract import Strategy
+from trading_lib.strategies.feeds import decider
 
 PREFIX = 'tw-'
 RESTING = ('OPEN', 'PARTIALLY_FILLED')
@@ -77,6 +78,7 @@ class Runner:
                  say: Callable[[str], None] = lambda line: None):     # is told what a person may want to see
         self.mandate, self.gateway, self.journal, self.on_settled, self.say = mandate, gateway, journal, on_settled, say
         self.bot = self.rules = None
+        self.ask = decider(mandate.strategy, mandate.params, mandate.feeds)
         self.target: float | None = None   # wanted last; none where a position was inherited, so that the first decision is due
         self.bars, self.strikes, self.caught_up = pd.DataFrame(), 0, False
         self.started = 0                   # the venue's time when we came
@@ -255,12 +257,7 @@ class Runner:
 
     def _decide(self, shown: pd.DataFrame) -> tuple[float | None, str]:
         "The target at the last bar, or none and why."
-        m = self.mandate
-        try:
-            if m.strategy.needs:
-                from trading_lib.strategies.feeds import with_needs
-                shown = with_needs(m.strategy, shown, m.feeds)
-            target = float(m.strategy.exposures(shown, m.params).iloc[-1])
+        try: target = self.ask(shown)
         except TradingError as error:
             self.strikes += 1
             self.say(str(error))

@@ -1,5 +1,6 @@
 "Causality: planted leaks are caught, on any market, and honest strategies are left alone."
 import datetime
+import threading
 import time
 from time import time as now_s
 
@@ -168,6 +169,17 @@ def test_the_clock_is_given_back_even_after_an_error():
         raise ZeroDivisionError
     assert (time.time, time.localtime, datetime.datetime, datetime.date, now_s) == real
     assert pd.Timestamp.now('UTC').year > 2020 and datetime.datetime.now().year > 2020
+
+
+def test_only_one_clock_is_replaced_at_a_time():
+    moments, seen = [pd.Timestamp(f'{year}-01-01', tz='UTC') for year in (2001, 2002, 2003)], []
+    def look(moment):
+        with clock_at(moment):
+            seen.append(all(time.time() == moment.timestamp() for _ in range(20_000)))
+    real, threads = time.time, [threading.Thread(target=look, args=(moment,)) for moment in moments]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    assert seen == [True] * 3 and time.time is real
 
 
 def adds_a_column(bars):

@@ -22,8 +22,10 @@ from trading_lib.reporting.plots import BLUE
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason='no Chromium here; install it with: apt-get install chromium')]
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
+         '--disable-sync']
+NO_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium here; install it with: apt-get install chromium')
+pytestmark = [pytest.mark.browser, pytest.mark.slow, NO_CHROMIUM]
 
 
 @pytest.fixture(scope='module')
@@ -36,8 +38,8 @@ def address(tmp_path_factory):
     env = dict(os.environ, PYTHONPATH=str(ROOT), TRADING__PATHS__STORE=str(home / 'store'), TRADING__PATHS__RUNS=str(home / 'runs'),
                TRADING__COSTS__FEE_BPS='10', TRADING__COSTS__SLIPPAGE_BPS='5')
     with open(home / 'voila.log', 'w') as log:
-        server = subprocess.Popen([sys.executable, '-m', 'voila', str(ROOT / 'research/dashboards'), '--no-browser', '--Voila.ip=127.0.0.1', f'--port={port}'],
-                                  env=env, stdout=log, stderr=log)
+        command = [sys.executable, '-m', 'voila', str(ROOT / 'research/dashboards'), '--no-browser', '--Voila.ip=127.0.0.1', f'--port={port}']
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:
         for _ in range(120):
             try: urlopen(f'http://127.0.0.1:{port}/voila/static/', timeout=1); break
@@ -85,12 +87,13 @@ def test_it_opens_with_a_picture_that_follows_a_slider_and_shows_the_numbers_of_
     handle = page.locator('.widget-slider:has-text("fast") .noUi-handle').first
     handle.focus()
     for _ in range(2): handle.press('ArrowRight')
-    after = expected(fast=12)
-    page.wait_for_function('start => document.querySelector(".js-plotly-plot .gtitle").textContent.startsWith(start)', arg=after, timeout=30_000)
+    shows = 'start => document.querySelector(".js-plotly-plot .gtitle").textContent.startsWith(start)'
+    page.wait_for_function(shows, arg=expected(fast=12), timeout=30_000)
     assert blue_pixels(page) > 1500
     done = backtest('sma_cross', synthetic_market().samples['BTC/USDT'], dict(fast=12), Costs(10, 5))
     numbers = page.locator('table.report').inner_text()
-    assert re.search(rf'final equity\s+{done.metrics["final_equity"]:,.0f}', numbers) and re.search(rf'trades\s+{done.metrics["trades"]}\b', numbers)
+    assert re.search(rf'final equity\s+{done.metrics["final_equity"]:,.0f}', numbers)
+    assert re.search(rf'trades\s+{done.metrics["trades"]}\b', numbers)
     page.close()
 
 

@@ -31,6 +31,13 @@ def test_a_dossier_reads_back_as_it_was_written(folder):
     assert set(dossier.files) == set(FILES) and dossier.id == folder.name
 
 
+def test_its_json_says_everything_that_was_recorded(folder):
+    dossier = read_dossier(folder)
+    told = json.loads(json.dumps(dossier.json()))
+    assert told['id'] == folder.name and told['folder'] == str(folder) and told['digest'] == dossier.digest
+    assert {k: v for k, v in told.items() if k in RECORD} | told['more'] == RECORD
+
+
 def test_it_is_found_by_folder_page_name_and_beginning_of_the_name(folder):
     root = folder.parent
     for name in (folder, str(folder), folder / 'dossier.json', folder.name, folder.name[:8], 'dip'):
@@ -85,8 +92,8 @@ def test_nothing_is_left_behind_when_the_disk_is_full(tmp_path):
                'resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))\n'
                'try: write_dossier(sys.argv[1], RECORD, {"a": b"x" * 100})\n'
                'except BadInput as error: sys.exit(str(error))')
-    done = subprocess.run([sys.executable, '-c', program, str(tmp_path / 'p')], cwd=ROOT / 'tests', env={'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
-    assert 'a dossier cannot be written' in done.stderr and len(done.stderr.splitlines()) == 1
+    done = subprocess.run([sys.executable, '-B', '-c', program, str(tmp_path / 'p')], cwd=ROOT / 'tests', env={'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
+    assert 'cannot be written' in done.stderr and len(done.stderr.splitlines()) == 1
     assert list((tmp_path / 'p').iterdir()) == []
 
 

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trading_lib.backtest.kernel import simulate
-from trading_lib.backtest.replay import decider, replay, replay_venue
+from trading_lib.backtest.replay import replay, replay_venue
 from trading_lib.backtest.vectorised import simulate_vectorbt
 from trading_lib.core.errors import BadInput
 from trading_lib.evidence.agreement import agree, compare
@@ -16,6 +16,7 @@ from trading_lib.execution.costs import Costs
 from trading_lib.execution.matching import MarketRules, spot_rules
 from trading_lib.market.bars import tidy
 from trading_lib.strategies.contract import find
+from trading_lib.strategies.feeds import decider
 
 ENGINES = dict(kernel=simulate, vectorbt=simulate_vectorbt, replay=replay)
 

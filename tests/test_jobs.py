@@ -20,7 +20,8 @@ PARAMETERS = "n: int = 2   # how many\nrate: float = .5\nname: str = 'a'\ndeep: 
 def written(folder: Path, *code: str) -> Path:
     cells = [new_markdown_cell('# Does it run?'), new_code_cell(PARAMETERS, metadata=dict(tags=['parameters'])), *map(new_code_cell, code)]
     path = folder / 'question.ipynb'
-    nbformat.write(new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))), path)
+    kernel = dict(name='python3', display_name='python3', language='python')
+    nbformat.write(new_notebook(cells=cells, metadata=dict(kernelspec=kernel)), path)
     return path
 
 
@@ -66,7 +67,8 @@ def test_a_parameters_cell_that_computes_is_refused(tmp_path):
 
 
 def test_a_run_is_kept_with_its_notebook_page_and_record(home):
-    path = written(home, 'import sys\nsys.executable', "from IPython.display import JSON\nJSON(dict(answer=f'{n * rate}', summary=dict(data_fingerprint='f00')))")
+    facts = "from IPython.display import JSON\nJSON(dict(answer=f'{n * rate}', summary=dict(data_fingerprint='f00')))"
+    path = written(home, 'import sys\nsys.executable', facts)
     notebook = nbformat.read(path, 4)
     notebook.cells[-1].metadata['tags'] = ['result']
     nbformat.write(notebook, path)
@@ -83,7 +85,7 @@ def test_a_run_is_kept_with_its_notebook_page_and_record(home):
 
 @pytest.mark.parametrize('code, error, said', [
     ("1 / 0", TradingError, 'ZeroDivisionError: division by zero (cell'),
-    ("from trading_lib.core.errors import BadInput\nraise BadInput('fast was 9; it must be smaller')", BadInput, 'fast was 9; it must be smaller (cell'),
+    ("from trading_lib.core.errors import BadInput\nraise BadInput('fast was 9; make it less')", BadInput, 'fast was 9; make it less (cell'),
     ("from trading_lib.core.errors import Refused\nraise Refused('the gate is closed')", Refused, 'the gate is closed'),
     ("import os\nos._exit(9)", TradingError, 'the kernel died'),
 ])

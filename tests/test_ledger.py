@@ -32,7 +32,7 @@ def test_a_repeated_trial_counts_once_in_one_run_and_across_runs(ledger):
 
 
 @pytest.mark.parametrize('change', [dict(code='other'), dict(fingerprint='other'), dict(params=dict(window=21, depth=.02)),
-                                    dict(costs=Costs(10, 6)), dict(costs=Costs(9, 5))], ids=lambda c: next(iter(c)))
+                                    dict(costs=Costs(10, 6)), dict(costs=Costs(9, 5)), dict(feeds=dict(forecast='f00d'))], ids=lambda c: next(iter(c)))
 def test_whatever_identifies_a_trial_makes_another_one(ledger, change):
     ledger.record([TRIAL, replace(TRIAL, **change)])
     assert ledger.count('dip') == 2
@@ -78,8 +78,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
                'resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))\n'
                'try: Ledger(sys.argv[1]).record([Trial("dip", "c", "d", {}, Costs(), 0., 0., 1)])\n'
                'except BadInput as error: sys.exit(str(error))')
-    done = subprocess.run([sys.executable, '-c', program, str(tmp_path / 'trials')], cwd=ROOT, capture_output=True, text=True)
-    assert 'the ledger cannot be written' in done.stderr and len(done.stderr.splitlines()) == 1
+    done = subprocess.run([sys.executable, '-B', '-c', program, str(tmp_path / 'trials')], cwd=ROOT, capture_output=True, text=True)
+    assert 'cannot be written' in done.stderr and len(done.stderr.splitlines()) == 1
     assert list((tmp_path / 'trials').iterdir()) == []
 
 

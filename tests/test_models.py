@@ -16,7 +16,7 @@ from trading_lib.core.errors import BadInput, Damaged, Refused, Unreachable
 from trading_lib.core.inference import OnnxModel
 from trading_lib.market.bars import Sample
 from trading_lib.models.splits import purged_folds, walk_forward
-from trading_lib.models.training import forward_returns, learning_rows, load_forecast, to_onnx_checked, train, untrained
+from trading_lib.models.training import forward_returns, load_forecast, to_onnx_checked, train, training_rows, untrained
 from trading_lib.signals.features import price_features
 
 
@@ -149,10 +149,10 @@ def test_impossible_splits_are_refused():
 
 def test_a_label_is_not_learnt_before_it_is_known():
     noon = pd.Timestamp('2024-03-01T12:00Z')
-    x, y = learning_rows(SAMPLE, horizon=12, before=noon)
+    x, y = training_rows(SAMPLE, horizon=12, before=noon)
     assert x.index[-1] + pd.Timedelta('13h') == noon
     crash = Sample(SAMPLE.bars.assign(close=SAMPLE.bars.close.where(SAMPLE.bars.index < noon, 1.)), 'X', '1h', 'test')
-    again = learning_rows(crash, horizon=12, before=noon)
+    again = training_rows(crash, horizon=12, before=noon)
     assert again[0].equals(x) and again[1].equals(y)
 
 
@@ -165,7 +165,7 @@ def test_forward_returns_say_what_holding_brings():
 @pytest.mark.parametrize('kind', ['logistic', 'trees'])
 def test_the_file_equals_the_model_that_made_it_also_on_rows_never_seen(tmp_path, kind):
     train(SAMPLE, tmp_path / 'm', before='2024-03-01', model=kind)
-    x, y = learning_rows(SAMPLE, before='2024-03-01')
+    x, y = training_rows(SAMPLE, before='2024-03-01')
     source = untrained(kind).fit(x.to_numpy('float32').astype(float), y)
     rows = price_features(SAMPLE.bars).dropna()
     p = load_forecast(tmp_path / 'm')(SAMPLE.bars)
@@ -228,3 +228,16 @@ def test_a_model_that_onnx_would_answer_differently_is_refused():
     low = np.nextafter(one, 2); high = np.nextafter(low, 2)   # neighbours: what lies between them is rounded to the higher
     x = np.repeat([low, high], 200)[:, None].astype('float32')
     with pytest.raises(Refused, match='1e-6 is allowed'): to_onnx_checked(untrained('trees').fit(x.astype(float), x[:, 0] > low), x)
+
+
+def test_a_forecast_remembers_rows_and_says_the_same_of_them(tmp_path):
+    train(SAMPLE, tmp_path / 'm')
+    asked, fresh = load_forecast(tmp_path / 'm'), load_forecast(tmp_path / 'm')
+    first = asked(SAMPLE.bars[:600])
+    assert asked(SAMPLE.bars[:600]).equals(first)
+    assert asked(SAMPLE.bars).equals(fresh(SAMPLE.bars))
+
+
+def test_a_trained_folder_can_be_read_by_others(tmp_path):
+    train(SAMPLE, tmp_path / 'm')
+    assert (tmp_path / 'm').stat().st_mode & 0o777 == 0o755

@@ -269,7 +269,7 @@ def test_an_order_that_makes_no_sense_cannot_be_made(wrong):
        moved=decimals('-0.004', '0.004', '0.001'))
 @example(target=D(1), cash=D(10_000), position=D(0), price=D(100), moved=D('0.004'))
 def test_what_is_planned_is_accepted_unless_the_market_leaves_the_buffer(target, cash, position, price, moved):
-    plan = plan_order('COIN/USDT', target, price, cash, position, COIN)
+    plan = plan_order('COIN/USDT', target, price, cash, position, COIN, buffer=D('0.005'))
     if not isinstance(plan, Planned): return
     rules = replace(COIN, min_notional=D(0))   # a minimum may be missed by the move, and is then refused for that
     venue = Exchange({'COIN/USDT': rules}, {'USDT': cash, 'COIN': position})
@@ -284,8 +284,9 @@ def test_what_is_planned_is_accepted_unless_the_market_leaves_the_buffer(target,
 @given(price=decimals('0.00001', '90000', '0.00001'))
 def test_the_filters_that_follow_from_a_price_suit_it(price):
     rules = spot_rules('BTC/USDT', price)
-    assert rules.step * price <= 11, 'a step is worth a few dollars at most'
-    assert rules.tick / price <= D('0.001'), 'a tick is a small part of the price'
+    assert rules.step * price < 1, 'a step is worth less than a dollar'
+    assert rules.tick <= D('0.01'), 'a tick is at most a cent'
+    assert rules.tick / price <= D('0.0001') or rules.tick == D('1e-8'), 'five digits, as far as eight decimals go'
     assert rules.step * rules.tick % D('1e-8') == 0 or price < D('0.001'), 'money stays within eight decimals'
 
 

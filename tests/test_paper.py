@@ -23,7 +23,7 @@ from trading_lib.market.store import Store
 from trading_lib.market.synthetic import synthetic_market
 from trading_lib.models.training import train
 
-BARS, COSTS = 2500, Costs(fee_bps=10, slippage_bps=5)
+BARS, COSTS, LEARNT = 2500, Costs(fee_bps=10, slippage_bps=5), '2023-03-01'   # of bars from 2023-01-01 on
 
 
 @pytest.fixture(scope='module')
@@ -36,18 +36,41 @@ def desk(tmp_path_factory) -> Settings:
     for sample in market.samples.values(): store.write(sample, 'synthetic')
     sample = market.samples['BTC/USDT']
     market.headlines[market.headlines.symbol == 'BTC/USDT'].to_parquet(root / 'headlines.parquet')
-    train(sample, root / 'model', before=sample.bars.index[1500])
+    train(sample, root / 'model', before=LEARNT)
     os.chdir(root)
     yield Settings.load(root)
     os.chdir(back)
 
 
-def promoted(desk: Settings, strategy: str, params: dict | None = None, feeds: dict | None = None) -> Dossier:
-    return promote(strategy, 'BTC/USDT', params or {}, COSTS, 10_000., dict(exchange='synthetic'), feeds or {}, desk)
+def promoted(desk: Settings, strategy: str, params: dict | None = None, feeds: dict | None = None, **request: str) -> Dossier:
+    return promote(strategy, 'BTC/USDT', params or {}, COSTS, 10_000., dict(exchange='synthetic') | request, feeds or {}, desk)
+
+
+def trading(desk: Settings, *argv: str) -> subprocess.CompletedProcess:
+    "The command, as a process of its own."
+    environ = dict(os.environ, PYTHONPATH=str(Path(__file__).resolve().parents[1]))
+    return subprocess.run([sys.executable, '-m', 'production.cli', *argv], capture_output=True, text=True, cwd=desk.root, env=environ)
 
 
 @pytest.fixture(scope='module')
-def cross(desk) -> Dossier: return promoted(desk, 'sma_cross', dict(fast=5, slow=20))
+def cross(desk) -> Dossier:
+    "A plain strategy, promoted by the command."
+    done = trading(desk, 'promote', 'sma_cross', '--data', 'BTC/USDT', '--exchange', 'synthetic', '-p', 'fast=5', '-p', 'slow=20',
+                   '--fee-bps', '10', '--slippage-bps', '5', '--json')
+    assert done.returncode == 0, done.stderr
+    return read_dossier(json.loads(done.stdout)['folder'])
+
+
+@pytest.mark.parametrize('argv, key', [(['strategies'], 'strategies'), (['data', 'list'], 'store'), (['data', 'check', 'BTC/USDT'], 'defects'), (['trials'], 'total'),
+                                       (['promotions'], 'promotions'), (['status'], 'bots'), (['orders'], 'orders'), (['halt', '--dry-run'], 'would'),
+                                       (['resume', '--dry-run'], 'would'), (['run', 'tiny.ipynb', '-p', 'n=2'], 'status')])
+def test_every_command_answers_in_text_and_in_json(desk, cross, capsys, argv, key):
+    cells = [dict(cell_type='code', metadata=dict(tags=['parameters']), source='n: int = 1   # how many', outputs=[], execution_count=None),
+             dict(cell_type='code', metadata={}, source='n * 21', outputs=[], execution_count=None)]
+    (desk.root / 'tiny.ipynb').write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=4)))
+    assert main(argv) == 0 and capsys.readouterr().out.strip()
+    assert main([*argv, '--json']) == 0
+    assert key in json.loads(capsys.readouterr().out)
 
 
 def test_a_promotion_holds_its_evidence(cross):
@@ -76,7 +99,8 @@ def test_the_comparison_notices_a_fill_that_differs(desk, cross, monkeypatch):
 
 def test_joined_columns_and_a_model_travel_to_paper(desk):
     feeds = dict(sentiment='headlines.parquet', forecast='model')
-    dossier = promoted(desk, 'hybrid_trend', dict(fast=5, slow=20), feeds)
+    with pytest.raises(Refused, match='its model has learnt from bars until'): promoted(desk, 'hybrid_trend', dict(fast=5, slow=20), feeds)
+    dossier = promoted(desk, 'hybrid_trend', dict(fast=5, slow=20), feeds, start=LEARNT)
     for name in feeds.values():   # what was judged lies in the promotion; the originals are not needed any more
         path = desk.root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,4 +1,5 @@
 """Pictures and tables at the edges: long, short, flat, ruined, without parameters."""
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from trading_lib.execution.costs import Costs
 from trading_lib.market.bars import Sample
 from trading_lib.reporting import plots, report, variations, widgets
 from trading_lib.strategies.contract import catalogue, describe, find, strategy
+from trading_lib.strategies.feeds import Feed
 
 PASSED = SimpleNamespace(passed=True)
 FAILED = SimpleNamespace(passed=False)
@@ -29,6 +31,12 @@ def always(bars):
 def never(bars):
     "Do nothing."
     return bars.close < 0
+
+
+@strategy
+def sometimes(bars):
+    "Hold every other day."
+    return (bars.index.dayofyear % 2 == 0).astype(float)
 
 
 @strategy
@@ -52,8 +60,8 @@ def sample(bars: int = 2000, drift: float = 0., seed: int = 1) -> Sample:
 
 
 def figures(done):
-    return [plots.price_figure(done), plots.price_figure(done, 100), plots.equity_figure(done), plots.drawdown_figure(done), plots.months_figure(done),
-            plots.exposure_figure(done), plots.sharpe_figure(done), plots.overview_figure(done)]
+    return [plots.price_figure(done), plots.price_figure(done, 100), plots.equity_figure(done), plots.drawdown_figure(done),
+            plots.months_figure(done), plots.exposure_figure(done), plots.sharpe_figure(done), plots.overview_figure(done)]
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=400), st.integers(10, 60))
@@ -105,7 +113,32 @@ def test_a_yes_needs_a_real_edge_and_a_count_of_trials():
     assert report.answer(done, PASSED, trials=1).startswith('Yes: ')
     assert 'but nobody counted the trials' in report.answer(done, PASSED)
     assert 'tries had to look good' in report.answer(done, PASSED, trials=10**60)
+    assert report.answer(done, PASSED, trials=1).endswith(' after 1 trial.')
+    assert report.answer(done, PASSED, trials=1200).endswith(' after 1,200 trials.')
     assert report.answer(backtest('rsi_reversion', waves), PASSED, trials=1).startswith(('No: ', 'Not proven: '))
+
+
+def test_losing_surely_less_than_holding_is_a_yes_whatever_its_own_sharpe_ratio():
+    falling = backtest(sometimes, sample(6000, drift=-.003))
+    assert report.sharpe_of(falling).value < 0 < report.edge_of(falling).value
+    assert report.answer(falling, PASSED, trials=1).startswith('Yes: ')
+
+
+def test_the_sharpe_ratio_of_the_difference_has_the_sign_of_the_growth():
+    for seed in range(5):
+        done = backtest('sma_cross', sample(seed=seed))
+        gap = report.growth_gap(done.equity, plots.holding(done), 8760)
+        assert np.sign(gap.value) == np.sign(report.edge_of(done).value)
+
+
+@pytest.mark.parametrize('until, learnt', [(None, False), ('2021-06-01', False), ('2022-01-01T00:00:00+00:00', False), ('2022-01-15T06:00Z', True)])
+def test_a_model_examined_on_its_own_lessons_gets_no_answer(until, learnt):
+    done = replace(backtest(always, sample()), feeds=dict(forecast=Feed('forecast', 'model', 'm', 'f00', None, until)))
+    assert report.answer(done, PASSED, trials=1).startswith('No answer') == learnt
+    assert ('Examined on bars its model had learnt from' in report.strategy_table(done)) == learnt
+    found = report.result(done, SimpleNamespace(passed=True, json=dict), trials=1)
+    assert found['seen_by_models'] == (until if learnt else None)
+    if learnt: assert found['answer'].endswith('had learnt from (until 2022-01-15T06:00Z); start the report there.')
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
@@ -170,6 +203,31 @@ def test_an_explorer_says_what_is_wrong_in_one_line_and_keeps_the_last_picture(t
     explorer.strategy.value, explorer.data.value = 'donchian_breakout', 'synthetic COIN/USDT'
     assert explorer.message.value == '' and explorer.done.strategy.name == 'donchian_breakout'
     assert explorer.done.equity.equals(backtest('donchian_breakout', sample()).equity)
+
+
+def test_an_explorer_offers_only_what_it_can_run(tmp_path):
+    from trading_lib.market.store import Store
+    offered = widgets.sources(Store(tmp_path / 'store'), {'COIN/USDT': sample()})
+    mine = widgets.Explorer(offered, Ledger(tmp_path / 'ledger'), Costs(fee_bps=80))
+    assert mine.fee.value == 80 == mine.done.costs.fee_bps
+    for name in mine.strategy.options[:-1]:
+        mine.strategy.value = name
+        assert mine.message.value == '' and mine.done.strategy.name == name
+
+
+def test_whoever_opens_a_shared_page_cannot_name_a_file(tmp_path):
+    from traitlets import TraitError
+
+    from trading_lib.market.store import Store
+    program, read = tmp_path / 'mine.py', []
+    program.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    offered = widgets.sources(Store(tmp_path / 'store'), {'COIN/USDT': sample()})
+    offered[widgets.OWN_FILE] = lambda path, allow_gaps: read.append(path)
+    shared = widgets.Explorer(offered, Ledger(tmp_path / 'ledger'), own_files=False)
+    shared.own.value, shared.path.value = f'{program}:mine', str(program)
+    for choice, value in ((shared.strategy, widgets.OWN_STRATEGY), (shared.data, widgets.OWN_FILE)):
+        with pytest.raises(TraitError): choice.value = value
+    assert not (tmp_path / 'ran').exists() and not read
 
 
 def test_an_explorer_counts_what_was_looked_at_once(tmp_path):

@@ -21,11 +21,12 @@ from production import control
 from production.journal import Journal
 from production.local_exchange.exchange import LocalExchange
 from production.runner import Mandate, Runner, client_id
-from trading_lib.backtest.replay import decider, replay_venue
+from trading_lib.backtest.replay import replay_venue
 from trading_lib.core.errors import Refused
 from trading_lib.core.settings import Settings
 from trading_lib.execution.orders import Order
 from trading_lib.strategies.contract import describe, find, strategy
+from trading_lib.strategies.feeds import decider
 
 D = Decimal
 FIRST, WINDOW = 30, 25

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trading_lib.core.errors import BadInput, Damaged, Unreachable
-from trading_lib.signals.sentiment import CRYPTO_WORDS, Lexicon, Mood, OnnxText, download, mood, score_headlines
+from trading_lib.signals.sentiment import CRYPTO_WORDS, Lexicon, Mood, OnnxText, download, score_headlines
 
 WORDS = {'[PAD]': 0, '[UNK]': 1, 'surge': 2, 'hack': 3, 'report': 4}
 CHARGE = np.array([[9, 9, 9], [0, .5, 0], [0, 0, 3], [4, 0, 0], [0, 1, 0]], 'float32')   # padding would be loud if it counted
@@ -158,7 +158,7 @@ def random_scores(n=300, seed=1):
 
 def test_mood_is_the_weighted_average_of_its_definition():
     scores, at = random_scores(), pd.date_range('2023-12-31', '2024-02-02', freq='3h', tz='UTC')
-    felt = mood(scores, '6h', at)
+    felt = Mood(scores, '6h')(at)
     for t in at:
         w = .5 ** ((t - scores.index[scores.index <= t]) / pd.Timedelta('6h')).to_numpy()
         assert felt[t] == pytest.approx((w * scores[scores.index <= t]).sum() / (1 + w.sum()), abs=1e-12)
@@ -167,9 +167,9 @@ def test_mood_is_the_weighted_average_of_its_definition():
 
 def test_mood_does_not_know_what_comes_later_nor_how_it_is_asked():
     scores, at = random_scores(), pd.date_range('2024-01-01', '2024-01-31', freq='1h', tz='UTC')
-    felt = mood(scores, at=at)
+    felt = Mood(scores)(at)
     cut = at[400]
-    assert mood(scores[:cut], at=at[:401]).equals(felt[:401])
+    assert Mood(scores[:cut])(at[:401]).equals(felt[:401])
     assert Mood(scores)(at[380:]).equals(felt[380:])
-    assert mood(scores.sample(frac=1, random_state=0), at=at).equals(felt)
-    assert (mood(scores[:0], at=at) == 0).all()
+    assert Mood(scores.sample(frac=1, random_state=0))(at).equals(felt)
+    assert (Mood(scores[:0])(at) == 0).all()

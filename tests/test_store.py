@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from trading_lib.core.errors import BadInput, Damaged
 from trading_lib.market.bars import OHLCV, Sample
-from trading_lib.market.store import Store, load_sample, merged, read_file, read_table, write_file
+from trading_lib.market.store import Store, load_sample, merged, read_file, read_table, write_file, write_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -305,14 +305,42 @@ for n in range(1, 5000, 50): store.write(Sample(bars[:n + 1], 'COIN/USDT', '1h',
 def test_facts_of_one_moment_are_all_kept_and_none_twice(store):
     at = pd.DatetimeIndex(['2024-01-01T05:00Z', '2024-01-01T05:00Z', '2024-01-01T03:00Z'])
     facts = pd.DataFrame(dict(text=['one', 'two', 'three'], score=[.1, .2, .3]), at)
-    assert [store.write_facts('headlines', 'COIN/USDT', facts) for _ in range(2)] == [3, 0]
+    assert [store.write_facts('headlines', 'COIN/USDT', facts, 'venue') for _ in range(2)] == [3, 0]
     back = store.read_facts('headlines', 'coinusdt')
     assert back.text.tolist() == ['three', 'one', 'two'] and back.index.name == 'known_at' and str(back.index.tz) == 'UTC'
 
 
 def test_facts_without_a_known_time_are_refused(store):
-    with pytest.raises(BadInput, match='UTC time each became known'): store.write_facts('headlines', 'COIN/USDT', pd.DataFrame(dict(text=['x'])))
+    timeless = pd.DataFrame(dict(text=['x']))
+    with pytest.raises(BadInput, match='UTC time each became known'): store.write_facts('headlines', 'COIN/USDT', timeless, 'venue')
     with pytest.raises(BadInput, match='no headlines of COIN'): store.read_facts('headlines', 'COIN/USDT')
+
+
+def test_facts_of_two_exchanges_are_two_series(store):
+    real, made = (pd.DataFrame(dict(text=[text]), pd.DatetimeIndex(['2024-01-01T05:00Z'])) for text in ('real', 'made up'))
+    store.write_facts('headlines', 'COIN/USDT', real, 'kraken')
+    store.write_facts('headlines', 'COIN/USDT', made, 'synthetic')
+    assert store.read_facts('headlines', 'coinusdt', 'synthetic').text.tolist() == ['made up']
+    choices = '2 times: kraken COIN/USDT, synthetic COIN/USDT; name the exchange'
+    with pytest.raises(BadInput, match=choices): store.read_facts('headlines', 'COIN/USDT')
+    with pytest.raises(BadInput, match='no headlines of binance COIN/USDT'): store.read_facts('headlines', 'COIN/USDT', 'binance')
+
+
+# whole folders
+
+def test_a_folder_is_readable_by_others_and_is_never_written_into(tmp_path):
+    assert write_folder(tmp_path / 'deep/down', {'a': b'1', 'b': b'2'})
+    assert (tmp_path / 'deep/down').stat().st_mode & 0o777 == 0o755
+    assert not write_folder(tmp_path / 'deep/down', {'a': b'3', 'c': b'4'})
+    assert {p.name: p.read_bytes() for p in (tmp_path / 'deep/down').iterdir()} == {'a': b'1', 'b': b'2'}
+    assert [p.name for p in (tmp_path / 'deep').iterdir()] == ['down']
+
+
+@pytest.mark.parametrize('call', ['fsync', 'rename'])
+def test_a_full_disk_leaves_no_part_of_a_folder(tmp_path, monkeypatch, call):
+    monkeypatch.setattr(os, call, full_disk)
+    with pytest.raises(BadInput, match='No space left on device.*Free space') as error: write_folder(tmp_path / 'model', {'a': b'1'})
+    assert one_line(error) and str(tmp_path / 'model') in str(error.value) and not list(tmp_path.iterdir())
 
 
 # real files

@@ -3,11 +3,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from trading_lib.backtest.ledger import Ledger
+from trading_lib.backtest.run import backtest
 from trading_lib.core.errors import BadInput
 from trading_lib.market.bars import Sample, tidy
 from trading_lib.models.training import train
-from trading_lib.strategies.contract import describe
-from trading_lib.strategies.feeds import load_feed, with_needs
+from trading_lib.strategies.contract import code_files, describe, find
+from trading_lib.strategies.feeds import decider, load_feed, with_needs
 from trading_lib.strategies.hybrid import hybrid_trend
 from trading_lib.strategies.reversion import bollinger_reversion, rsi_reversion
 from trading_lib.strategies.trend import donchian_breakout, sma_cross
@@ -207,3 +209,132 @@ def test_a_need_is_filled_by_a_feed_or_by_the_bars_or_named():
     assert with_needs(s, own, {}).equals(own)
     with pytest.raises(BadInput, match='needs forecast.*--feed forecast=PATH'): with_needs(s, own.drop(columns='forecast'), {})
     assert with_needs(describe(sma_cross), BARS[:1], {}).equals(BARS[:1])
+
+
+# ---- what an answer depends on
+
+STRATEGY = """
+from trading_lib.strategies import strategy
+{imports}
+
+@strategy
+def mine(bars):
+    return {answer}
+"""
+
+
+def written(folder, imports, answer='bars.close > 0', beside=()):
+    "A strategy in a file, with modules beside it."
+    for name, text in dict(beside).items():
+        path = folder / f'{name}.py'
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    (folder / 'mine.py').write_text(STRATEGY.format(imports=imports, answer=answer))
+    return find(f'{folder}/mine.py:mine')
+
+
+@pytest.mark.parametrize('imports', ['from trading_lib.signals import indicators as ind', 'import trading_lib.signals.indicators as ind', 'from trading_lib import signals',
+                                     'import trading_lib.signals as sg', 'from trading_lib.signals import *', 'from trading_lib.signals import sma'])
+def test_a_module_of_the_library_is_pinned_however_it_is_imported(tmp_path, imports):
+    files = code_files(written(tmp_path, imports))
+    assert 'trading_lib.signals.indicators' in files
+    assert ('trading_lib.signals.sentiment' in files) == (imports in ('from trading_lib import signals', 'import trading_lib.signals as sg',
+                                                                      'from trading_lib.signals import *'))
+
+
+def test_what_is_pinned_does_not_depend_on_what_was_loaded_before(tmp_path):
+    import subprocess
+    import sys
+    strategy = written(tmp_path, 'import trading_lib.signals as sg')
+    program = f'from trading_lib.strategies.contract import find; print(find({strategy.origin!r}).digest, find("hybrid_trend").digest)'
+    told = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True).stdout
+    assert told.split() == [strategy.digest, find('hybrid_trend').digest]
+
+
+def test_a_strategy_of_the_chapter_does_not_depend_on_its_neighbours():
+    files = code_files(find('sma_cross'))
+    assert 'trading_lib.strategies.trend' in files and 'trading_lib.strategies.reversion' not in files
+
+
+@pytest.mark.parametrize('imports, answer, beside', [
+    ('import rules', 'rules.up(bars)', dict(rules='def up(bars): return bars.close > {n}\n')),
+    ('from rules import up', 'up(bars)', dict(rules='from deeper import N\ndef up(bars): return bars.close > N\n', deeper='N = {n}\n')),
+    ('from kit.rules import up', 'up(bars)', {'kit/__init__': '', 'kit/rules': 'from .deeper import N\ndef up(bars): return bars.close > N\n', 'kit/deeper': 'N = {n}\n'}),
+    ('from kit import rules', 'rules.up(bars)', {'kit/__init__': '', 'kit/rules': 'def up(bars): return bars.close > {n}\n'})])
+def test_a_changed_module_beside_a_strategy_is_another_strategy(tmp_path, imports, answer, beside):
+    import sys
+    path, before = list(sys.path), set(sys.modules)
+    one, other = (written(tmp_path, imports, answer, {k: v.replace('{n}', n) for k, v in beside.items()}) for n in ('0', '1e9'))
+    assert one.source == other.source and one.digest != other.digest
+    assert (one.exposures(BARS).min(), other.exposures(BARS).max()) == (1, 0)
+    assert one.digest == written(tmp_path, imports, answer, {k: v.replace('{n}', '0') for k, v in beside.items()}).digest
+    assert sys.path == path and not {n for n in set(sys.modules) - before if not n.startswith(('user_', 'trading_lib'))}
+
+
+def test_two_folders_may_each_have_a_module_of_one_name(tmp_path):
+    found = []
+    for name, n in (('a', 0), ('b', 10**9)):
+        (tmp_path / name).mkdir()
+        found.append(written(tmp_path / name, 'import rules', 'rules.up(bars)', dict(rules=f'def up(bars): return bars.close > {n}\n')))
+    assert [s.exposures(BARS).iloc[-1] for s in found] == [1, 0]
+
+
+def test_a_module_beside_a_strategy_that_does_not_import_is_one_line(tmp_path):
+    for text in ('1/0', 'def broken(:', 'import nowhere_to_be_found'):
+        with pytest.raises(BadInput, match='does not import') as told: written(tmp_path, 'import rules', beside=dict(rules=text))
+        assert '\n' not in str(told.value)
+
+
+def test_a_function_written_in_a_cell_is_known_by_the_functions_it_calls():
+    cell = """
+from trading_lib.signals import sma
+from trading_lib.strategies.contract import code_files, describe, strategy
+def rule(bars): return bars.close > {n}
+@strategy
+def mine(bars): return rule(bars) & (sma(bars.close, 3) > 0)
+"""
+    from IPython.core.interactiveshell import InteractiveShell
+    shell, digests = InteractiveShell(), []
+    for n in (0, 1, 0):
+        shell.run_cell(cell.format(n=n)).raise_error()
+        digests.append(shell.user_ns['describe'](shell.user_ns['mine']).digest)
+    assert digests[0] == digests[2] != digests[1]
+    assert {'mine', 'mine()', 'rule()', 'trading_lib.signals.indicators'} <= set(code_files(describe(shell.user_ns['mine'])))
+
+
+# ---- what was tried, and what a model had seen of it
+
+@pytest.fixture
+def trials(tmp_path):
+    "How many trials of the hybrid a sample and its feeds make, asked one after the other."
+    def counted(*cases): return [backtest(hybrid_trend, sample, ledger=Ledger(tmp_path), feeds=feeds).trials for sample, feeds in cases]
+    return counted
+
+
+def test_another_model_or_other_headlines_are_another_trial(trials, feeds, files, tmp_path_factory):
+    sample, place = Sample(BARS, 'BTC/USDT', '1h', 'test', synthetic=True), tmp_path_factory.mktemp('other')
+    train(sample, place / 'model', before='2024-03-01')
+    pd.read_parquet(files / 'headlines.parquet')[:50].to_csv(place / 'fewer.csv', index=False)
+    other = feeds | dict(forecast=load_feed('forecast', place / 'model'))
+    fewer = feeds | dict(sentiment=load_feed('sentiment', place / 'fewer.csv'))
+    unused = feeds | dict(funding=load_feed('funding', files / 'funding.csv'))
+    assert trials((sample, feeds), (sample, feeds), (sample, other), (sample, fewer), (sample, unused)) == [1, 1, 2, 3, 3]
+
+
+def test_other_columns_beside_the_same_prices_are_another_trial(trials):
+    with_columns = lambda hope: Sample(BARS.assign(sentiment=0., forecast=hope), 'BTC/USDT', '1h', 'test', synthetic=True)
+    assert trials((with_columns(.6), {}), (with_columns(.6), {}), (with_columns(.7), {})) == [1, 1, 2]
+
+
+def test_a_result_says_until_when_its_model_had_learnt_from_the_bars(feeds):
+    sample = lambda start: Sample(BARS[start:], 'BTC/USDT', '1h', 'test', synthetic=True)
+    until = feeds['forecast'].knows_until
+    assert backtest(hybrid_trend, sample('2024-01-20'), feeds=feeds).seen_by_models == until
+    assert backtest(hybrid_trend, sample(until), feeds=feeds).seen_by_models is None
+    assert backtest(sma_cross, sample('2024-01-20'), feeds=feeds).seen_by_models is None, 'it never asked the model'
+
+
+def test_a_bot_asks_for_the_last_exposure(feeds):
+    decide = decider(describe(hybrid_trend), dict(fast=20, slow=80), feeds)
+    whole = exposures(hybrid_trend, dict(fast=20, slow=80), BARS, feeds)
+    assert [decide(BARS[end - 600:end]) for end in range(700, 3000, 300)] == [whole.iloc[end - 1] for end in range(700, 3000, 300)]

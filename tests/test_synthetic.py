@@ -11,7 +11,7 @@ import pytest
 from trading_lib.core.errors import BadInput
 from trading_lib.market.bars import check_bars
 from trading_lib.market.store import Store
-from trading_lib.market.synthetic import ACTORS, REGIMES, SENTENCES, TICK, headline, synthetic_market
+from trading_lib.market.synthetic import ACTORS, REGIMES, SENTENCES, TICK, sentence, synthetic_market
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -115,7 +115,7 @@ def test_headlines_have_their_own_moment_and_no_mood(market):
     assert list(market.headlines) == ['symbol', 'text', 'source'] and market.headlines.source.str.contains('synthetic').all()
     assert market.headlines.index.name == 'known_at' and market.headlines.index.is_monotonic_increasing
     assert market.headlines.index.minute.nunique() > 50
-    everything = {headline('BTC/USDT', m, (i + .5) / 36) for m in SENTENCES for i in range(36)}
+    everything = {sentence('BTC/USDT', m, (i + .5) / 36) for m in SENTENCES for i in range(36)}
     assert len(everything) == sum(map(len, SENTENCES.values())) * len(ACTORS)
 
 
@@ -135,7 +135,7 @@ def test_the_market_goes_into_the_store_and_stays_synthetic(market, tmp_path):
     store = Store(tmp_path)
     for symbol, sample in market.samples.items():
         store.write(sample, 'synthetic')
-        store.write_facts('headlines', symbol, market.headlines[market.headlines.symbol == symbol])
+        store.write_facts('headlines', symbol, market.headlines[market.headlines.symbol == symbol], 'synthetic')
     assert store.catalog().synthetic.all() and store.catalog().source.eq('synthetic market, seed 7').all()
     assert store.read('ETH/USDT').fingerprint == market.samples['ETH/USDT'].fingerprint
     assert len(store.read_facts('headlines', 'ETH/USDT')) == (market.headlines.symbol == 'ETH/USDT').sum()

@@ -5,43 +5,43 @@
 # %% auto #0
 __all__ = ['IDENTITY', 'COLUMNS', 'Trial', 'Ledger']
 
-# %% ../../nbs/07_backtest/04_ledger.ipynb #b68b5879
+# %% ../../nbs/07_backtest/04_ledger.ipynb #bc783d77
 import json
-import os
-import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core.errors import BadInput, Damaged
+from ..core.errors import Damaged
 from ..execution.costs import Costs
+from ..market.store import write_whole
 
-# %% ../../nbs/07_backtest/04_ledger.ipynb #15b4f2f9
-IDENTITY = ['strategy', 'code', 'fingerprint', 'params', 'fee_bps', 'slippage_bps']
+# %% ../../nbs/07_backtest/04_ledger.ipynb #15421256
+IDENTITY = ['strategy', 'code', 'fingerprint', 'params', 'feeds', 'fee_bps', 'slippage_bps']
 COLUMNS = IDENTITY + ['total_return', 'sharpe', 'bars']
 
 @dataclass(frozen=True)
 class Trial:
     "One question that was put to the data, and its answer in short."
     strategy: str               # name
-    code: str                   # digest of its source
+    code: str                   # digest of all the code its answer depends on
     fingerprint: str            # of the bars
     params: dict                # every parameter, defaults included
     costs: Costs
     total_return: float | None  # a fraction
     sharpe: float | None        # annual
     bars: int                   # how many there were
+    feeds: dict[str, str] = field(default_factory=dict)   # what it read beside prices: name → digest
 
     def row(self) -> dict:
         "As it is written: flat, plain values."
         both = vars(self) | vars(self.costs)
         return {name: both[name] for name in COLUMNS}
 
-# %% ../../nbs/07_backtest/04_ledger.ipynb #0fb8fb6a
+# %% ../../nbs/07_backtest/04_ledger.ipynb #d0c05024
 class Ledger:
     "The trials under one folder."
     def __init__(self,
@@ -57,11 +57,7 @@ class Ledger:
         if not lines: return None
         content = '\n'.join(lines).encode() + b'\n'
         path = self.root / f'{_digest(content)}.jsonl'
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            if not path.exists(): _write_whole(path, content)
-        except OSError as error:
-            raise BadInput(f'{self.root}: the ledger cannot be written ({error.strerror}); make room or name another folder') from None
+        if not path.exists(): write_whole(path, content)
         return path
 
 # The same row always gives the same text; numpy's numbers are written as Python's.
@@ -69,18 +65,7 @@ _line = json.JSONEncoder(sort_keys=True, separators=(',', ':'), default=lambda n
 
 def _digest(content: bytes) -> str: return sha256(content).hexdigest()[:32]
 
-def _write_whole(path: Path, content: bytes):
-    "The file with all of its content, or no file."
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix='.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(content); file.flush(); os.fsync(handle)
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
-
-# %% ../../nbs/07_backtest/04_ledger.ipynb #a3caabc5
+# %% ../../nbs/07_backtest/04_ledger.ipynb #0a579edb
 @patch
 def trials(self: Ledger) -> pd.DataFrame:
     "Every distinct trial, by strategy; raises `Damaged` naming a file that does not say what was written."
@@ -106,4 +91,4 @@ def _read(path: Path) -> list[dict]:
 
 def _identity(row: dict) -> tuple:
     "What makes a trial this one and no other."
-    return tuple(_line(row['params']) if name == 'params' else row[name] for name in IDENTITY)
+    return tuple(_line(row[name]) if isinstance(row[name], dict) else row[name] for name in IDENTITY)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ENGINES', 'engine', 'Backtest', 'backtest', 'trial_of']
 
-# %% ../../nbs/07_backtest/05_run.ipynb #f574838d
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+# %% ../../nbs/07_backtest/05_run.ipynb #a9e9d2c6
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 
@@ -17,11 +17,11 @@ from .kernel import Simulation
 from .ledger import Ledger, Trial
 from ..core.errors import BadInput, did_you_mean
 from ..core.metrics import headline, round_trips
-from ..core.time import bars_per_year
+from ..core.time import bars_per_year, utc
 from ..execution.costs import Costs
 from ..market.bars import Sample
 from ..strategies.contract import Strategy, describe, find
-from ..strategies.feeds import Feed, with_needs
+from ..strategies.feeds import Feed, need_digests, with_needs
 
 # %% ../../nbs/07_backtest/05_run.ipynb #bfa61386
 ENGINES = dict(kernel=('kernel', 'simulate'), vectorbt=('vectorised', 'simulate_vectorbt'), replay=('replay', 'replay'))
@@ -34,7 +34,7 @@ def engine(
     module, function = ENGINES[name]
     return getattr(import_module(f'trading_lib.backtest.{module}'), function)
 
-# %% ../../nbs/07_backtest/05_run.ipynb #3fb493c7
+# %% ../../nbs/07_backtest/05_run.ipynb #930b1820
 @dataclass(frozen=True, eq=False)
 class Backtest:
     "A finished backtest, with everything that determined it."
@@ -46,7 +46,8 @@ class Backtest:
     bars: pd.DataFrame             # the sample's bars with the columns the strategy needs
     target: pd.Series              # exposure asked for at each close
     simulation: Simulation
-    trials: int | None             # distinct trials of this strategy so far; None: uncounted
+    trials: int | None = None      # distinct trials of this strategy so far; None: uncounted
+    feeds: Mapping[str, Feed] = field(default_factory=dict)   # those that it read
 
     @property
     def equity(self) -> pd.Series: return self.simulation.equity
@@ -59,6 +60,12 @@ class Backtest:
         run = self.simulation
         return headline(run.equity, run.position, self.bars.close, run.fills, bars_per_year(self.sample.timeframe))
 
+    @property
+    def seen_by_models(self) -> str | None:
+        "Until when a model had learnt from these very bars: the latest such time; None if no model had."
+        lessons = [feed.knows_until for feed in self.feeds.values() if feed.knows_until and utc(feed.knows_until) > self.bars.index[0]]
+        return max(lessons, key=utc, default=None)
+
     def summary(self) -> dict:
         "What `trading backtest --json` prints. Fractions; drawdowns never above 0; undefined is None."
         about = dict(strategy=self.strategy.name, params=self.params, symbol=self.sample.symbol, timeframe=self.sample.timeframe,
@@ -66,7 +73,7 @@ class Backtest:
                      data_fingerprint=self.sample.fingerprint, engine=self.engine)
         return about | self.metrics | dict(trials='uncounted' if self.trials is None else self.trials)
 
-# %% ../../nbs/07_backtest/05_run.ipynb #02f3e185
+# %% ../../nbs/07_backtest/05_run.ipynb #d9935781
 def backtest(
     strategy: Strategy | Callable | str,   # a marked function, or the name of one
     sample: Sample,
@@ -75,15 +82,16 @@ def backtest(
     cash: float = 10_000.,                 # initial equity, in the quote asset
     engine_name: str = 'kernel',
     ledger: Ledger | None = None,          # where the trial is counted; without one it says uncounted
-    feeds: dict[str, Feed] | None = None,  # for strategies that need more than prices
+    feeds: Mapping[str, Feed] | None = None,   # for strategies that need more than prices
 ) -> Backtest:
     "Follow a strategy through a sample; raises `BadInput` for what it refuses."
     strategy = find(strategy) if isinstance(strategy, str) else describe(strategy)
     chosen = strategy.check(params)
-    bars = with_needs(strategy, sample.bars, feeds or {})
+    read = {need: feed for need, feed in (feeds or {}).items() if need in strategy.needs}
+    bars = with_needs(strategy, sample.bars, read)
     target = strategy.exposures(bars, chosen)
     simulation = engine(engine_name)(bars, target, costs, cash)
-    done = Backtest(strategy, chosen, sample, costs, engine_name, bars, target, simulation, None)
+    done = Backtest(strategy, chosen, sample, costs, engine_name, bars, target, simulation, feeds=read)
     if ledger is None: return done
     ledger.record([trial_of(done)])
     return replace(done, trials=ledger.count(strategy.name))
@@ -92,5 +100,5 @@ def trial_of(
     done: Backtest,
 ) -> Trial:
     "The entry a backtest makes in the ledger."
-    return Trial(done.strategy.name, done.strategy.code, done.sample.fingerprint, done.params, done.costs,
-                 done.metrics['total_return'], done.metrics['sharpe'], len(done.bars))
+    return Trial(done.strategy.name, done.strategy.digest, done.sample.fingerprint, done.params, done.costs, done.metrics['total_return'],
+                 done.metrics['sharpe'], len(done.bars), need_digests(done.strategy, done.bars, done.feeds))

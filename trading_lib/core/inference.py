@@ -17,17 +17,21 @@ from fastcore.basics import patch
 
 from .errors import BadInput, Damaged, TradingError, Unreachable
 
-# %% ../../nbs/00_core/06_inference.ipynb #6f3367fc
+# %% ../../nbs/00_core/06_inference.ipynb #8ac1bd3d
 def _load_session(path: Path, digest: str | None):
     "An onnxruntime session of one thread; raises `BadInput` or `Damaged`."
     import onnxruntime
     if not path.is_file(): raise BadInput(f'there is no model {path}; train or download it first')
-    if digest and (found := sha256(path.read_bytes()).hexdigest()) != digest:
+    try: content = path.read_bytes()
+    except OSError as error: raise BadInput(f'the model {path} cannot be read ({error.strerror}); see who may read it') from None
+    if digest and (found := sha256(content).hexdigest()) != digest:
         raise Damaged(f'{path} was changed: its SHA-256 is {found[:12]}…, {digest[:12]}… was expected; restore the file')
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try: return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    options.log_severity_level = 4
+    # onnxruntime would look for weights of a second file in the working folder; there is none in os.devnull
+    options.add_session_config_entry('session.model_external_initializers_file_folder_path', os.devnull)
+    try: return onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
     except _runtime_errors() as error: raise Damaged(f'{path} is no usable ONNX model ({_first_line(error)}); restore the file') from None
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
@@ -70,7 +74,7 @@ class OnnxModel:
         "Names of its inputs, in order."
         return [i.name for i in self.load()._loaded[1].get_inputs()]
 
-# %% ../../nbs/00_core/06_inference.ipynb #1117f618
+# %% ../../nbs/00_core/06_inference.ipynb #2113c88c
 @patch
 def __call__(self: OnnxModel, *arrays, **named) -> np.ndarray:
     "The model's output for arrays in the order of its inputs, or by name."
@@ -92,7 +96,8 @@ def _feed(self: OnnxModel, arrays: tuple, named: dict) -> dict[str, np.ndarray]:
     try: return {i.name: np.asarray(given[i.name], dtype=_DTYPES.get(i.type)) for i in wanted}
     except (ValueError, TypeError): raise BadInput(f'{self.path.name}: its inputs must be arrays of numbers') from None
 
-_DTYPES = {'tensor(float)': 'float32', 'tensor(double)': 'float64', 'tensor(int64)': 'int64', 'tensor(int32)': 'int32', 'tensor(bool)': 'bool'}
+_DTYPES = {'tensor(float)': 'float32', 'tensor(double)': 'float64', 'tensor(int64)': 'int64', 'tensor(int32)': 'int32',
+           'tensor(bool)': 'bool'}
 
 # %% ../../nbs/00_core/06_inference.ipynb #a1c56c45
 @patch

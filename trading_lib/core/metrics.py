@@ -58,7 +58,7 @@ def _ratio(over: float, under: float, scale: float = 1.) -> float | None:
     value = over / under * scale if under > 1e-12 else math.nan
     return float(value) if math.isfinite(value) else None
 
-# %% ../../nbs/00_core/05_metrics.ipynb #ae9a1408
+# %% ../../nbs/00_core/05_metrics.ipynb #fc98c05f
 TRADE_COLUMNS = ['entry_time', 'exit_time', 'side', 'quantity', 'entry_price', 'exit_price', 'fees', 'pnl', 'is_open']
 
 def round_trips(
@@ -74,7 +74,7 @@ def round_trips(
             if trade is None: trade = dict(entry_time=fill.time, side=fill.side, bought=0., sold=0., paid=0., got=0., fees=0., peak=0.)
             closing = fill.side != trade['side']
             part = min(left, abs(position)) if closing else left
-            _book(trade, fill, part, fee_rate)
+            _book(trade, fill.side, part, float(fill.price), fee_rate)
             position += fill.side * part
             left -= part
             trade['peak'] = max(trade['peak'], abs(position))
@@ -83,22 +83,22 @@ def round_trips(
                 position, trade = 0., None
                 if left <= dust * part: left = 0.
     if trade is not None:
-        side = trade['side']
-        key, value = ('sold', 'got') if side > 0 else ('bought', 'paid')
-        trade[key] += abs(position); trade[value] += abs(position) * last_price
+        _book(trade, -trade['side'], abs(position), last_price, fee_rate=0.)   # as if it were closed now
         trades.append(_closed(trade, pd.NaT, True))
     return pd.DataFrame(trades, columns=TRADE_COLUMNS)
 
-def _book(trade: dict, fill: tuple, quantity: float, fee_rate: float):
+# %% ../../nbs/00_core/05_metrics.ipynb #22edb280
+def _book(trade: dict, side: int, quantity: float, price: float, fee_rate: float):
     "Add a part of one fill to a trade."
-    count, value = ('bought', 'paid') if fill.side > 0 else ('sold', 'got')
+    count, value = ('bought', 'paid') if side > 0 else ('sold', 'got')
     trade[count] += quantity
-    trade[value] += quantity * float(fill.price)
+    trade[value] += quantity * price
     trade['fees'] += quantity * fee_rate
 
 def _closed(t: dict, exit_time: pd.Timestamp, is_open: bool) -> dict:
     "One row of the table of trades."
-    bought, sold = (t['paid'] / t['bought'] if t['bought'] else math.nan), (t['got'] / t['sold'] if t['sold'] else math.nan)
+    bought = t['paid'] / t['bought'] if t['bought'] else math.nan
+    sold = t['got'] / t['sold'] if t['sold'] else math.nan
     entry, leave = (bought, sold) if t['side'] > 0 else (sold, bought)
     size = t['bought'] if t['side'] > 0 else t['sold']
     pnl = t['got'] - t['paid'] - t['fees']

@@ -5,20 +5,21 @@
 # %% auto #0
 __all__ = ['PREFIX', 'Section', 'Paths', 'CostDefaults', 'Execution', 'home', 'Settings']
 
-# %% ../../nbs/00_core/03_settings.ipynb #3391dd6d
+# %% ../../nbs/00_core/03_settings.ipynb #f79c9a7a
 import os
 from configparser import ConfigParser
 from configparser import Error as IniError
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
+from fastcore.basics import patch_to
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import BadInput, did_you_mean
 
-# %% ../../nbs/00_core/03_settings.ipynb #de298601
+# %% ../../nbs/00_core/03_settings.ipynb #7fe2f732
 class Section(BaseModel):
     "A frozen section that refuses what it does not know."
     model_config = ConfigDict(frozen=True, extra='forbid')
@@ -37,11 +38,9 @@ class CostDefaults(Section):
 
 class Execution(Section):
     "How a target becomes an order at a venue."
-    mode: Literal['paper', 'live'] = 'paper'         # live also needs --live and a dossier approved for it
     cash_buffer_bps: Decimal = Field(Decimal(25), ge=0, lt=1000)  # of a buy, kept back for the move between decision and fill
     order_window_ms: int = Field(5_000, ge=500, le=60_000)        # how long the venue may accept an order after it was signed
     poll_s: float = Field(1., gt=0, le=60)           # how often bars are read when no stream says that one closed
-    weight_per_minute: int = Field(6_000, ge=60)     # request weight we allow ourselves
     max_lateness_bars: int = Field(1, ge=0)          # older decisions are computed but not traded
 
 # %% ../../nbs/00_core/03_settings.ipynb #b93cf0bd
@@ -52,34 +51,21 @@ def home(
     start = Path(start or Path.cwd()).resolve()
     return next((folder for folder in (start, *start.parents) if (folder / 'settings.ini').is_file()), start)
 
-# %% ../../nbs/00_core/03_settings.ipynb #2f8fc7f0
+# %% ../../nbs/00_core/03_settings.ipynb #c2a9853f
 PREFIX = 'TRADING__'
 
-class Settings(Section):
+class Settings(BaseSettings):
     "Everything that can be set, checked."
+    model_config = SettingsConfigDict(frozen=True, extra='forbid', env_prefix=PREFIX, env_nested_delimiter='__')
     root: Path
     paths: Paths = Paths()
     costs: CostDefaults = CostDefaults()
     execution: Execution = Execution()
 
     @classmethod
-    def load(
-        cls,
-        folder: Path | str | None = None,   # where settings.ini is; `home()` if not given
-        environ: dict | None = None,        # the environment; that of the process if not given
-    ) -> 'Settings':
-        "The file, then the environment over it; raises `BadInput` that names the key and the nearest right one."
-        root = Path(folder).resolve() if folder else home()
-        values = _from_file(root / 'settings.ini')
-        for name, value in (os.environ if environ is None else environ).items():
-            if not name.startswith(PREFIX): continue
-            section, _, key = name.removeprefix(PREFIX).lower().partition('__')
-            values.setdefault(section, {})[key] = value
-        _refuse_unknown(cls, values)
-        try: return cls(root=root, **values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise BadInput(f'settings: {".".join(map(str, first["loc"]))} was {first["input"]!r}; {first["msg"].lower()}') from None
+    def settings_customise_sources(cls, settings_cls, init_settings, env_settings, **others):
+        "The environment over what the file says."
+        return env_settings, init_settings
 
     def folder(self, name: str) -> Path:
         "The absolute path of `paths.NAME`."
@@ -91,6 +77,7 @@ class Settings(Section):
         url = self.paths.journal
         return f'sqlite:///{self.root / url.removeprefix("sqlite:///")}' if url.startswith('sqlite:///') else url
 
+# %% ../../nbs/00_core/03_settings.ipynb #69e9a0c4
 def _from_file(path: Path) -> dict[str, dict[str, str]]:
     "Sections and keys as text; nothing where there is no file."
     ini = ConfigParser(interpolation=None)
@@ -98,11 +85,33 @@ def _from_file(path: Path) -> dict[str, dict[str, str]]:
     except (IniError, UnicodeDecodeError) as error: raise BadInput(f'{path} cannot be read: {str(error).splitlines()[0]}') from None
     return {section: dict(ini[section]) for section in ini.sections()}
 
-def _refuse_unknown(settings: type[Settings], values: dict):
+def _from_environment() -> dict[str, dict[str, str]]:
+    "The same from variables such as TRADING__COSTS__FEE_BPS."
+    found = {}
+    for name, value in os.environ.items():
+        section, _, key = name.removeprefix(PREFIX).lower().partition('__')
+        if name.startswith(PREFIX): found.setdefault(section, {})[key] = value
+    return found
+
+def _refuse_unknown(values: dict[str, dict[str, str]]):
     "Name the first section or key that does not exist."
-    sections = {name: field.annotation for name, field in settings.model_fields.items() if name != 'root'}
+    sections = {name: field.annotation.model_fields for name, field in Settings.model_fields.items() if name != 'root'}
     for section, keys in values.items():
         if section not in sections: raise BadInput(f'settings: there is no section {section}{did_you_mean(section, sections)}')
-        known = sections[section].model_fields
         for key in keys:
-            if key not in known: raise BadInput(f'settings: {section} has no key {key}{did_you_mean(key, known)}')
+            if key not in sections[section]: raise BadInput(f'settings: {section} has no key {key}{did_you_mean(key, sections[section])}')
+
+# %% ../../nbs/00_core/03_settings.ipynb #861159f6
+@patch_to(Settings, cls_method=True)
+def load(
+    cls,
+    folder: Path | str | None = None,   # where settings.ini is; `home()` if not given
+) -> Settings:
+    "The file, and the environment over it; raises `BadInput` that names the key and the nearest right one."
+    root = Path(folder).resolve() if folder else home()
+    values = _from_file(root / 'settings.ini')
+    for source in (values, _from_environment()): _refuse_unknown(source)
+    try: return cls(root=root, **values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(f'settings: {".".join(map(str, first["loc"]))} was {first["input"]!r}; {first["msg"].lower()}') from None

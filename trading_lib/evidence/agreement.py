@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOLERANCE', 'LEAST', 'DUST', 'Agreement', 'compare', 'agree']
 
-# %% ../../nbs/08_evidence/02_agreement.ipynb #c4a22263
+# %% ../../nbs/08_evidence/02_agreement.ipynb #224a85b2
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..backtest.kernel import Simulation
 from ..backtest.run import ENGINES, engine
-from .causality import Finding
+from .causality import Finding, iso
 from ..execution.costs import Costs
 from ..market.bars import stamp
 
@@ -31,7 +31,7 @@ class Agreement:
 
     def json(self) -> dict: return dict(engines=list(self.engines), max_rel_diff=self.max_rel_diff, first_bar=self.first_bar)
 
-# %% ../../nbs/08_evidence/02_agreement.ipynb #e8f4c476
+# %% ../../nbs/08_evidence/02_agreement.ipynb #f62d9b16
 def compare(
     simulations: Mapping[str, Simulation],   # by engine, of the same bars; the others are measured against the first
 ) -> Agreement:
@@ -45,12 +45,13 @@ def compare(
     largest = max((np.nan_to_num(a, nan=1.).max() for a in apart.values()), default=0.)
     return Agreement(tuple(simulations), float(largest), min((f.bar for f in findings), default=None), findings)
 
+# %% ../../nbs/08_evidence/02_agreement.ipynb #389cbc87
 def _equity(name: str, first: str, apart: np.ndarray, theirs: Simulation, ours: Simulation) -> Finding | None:
     "The first bar whose equity differs."
     wrong = ~(apart <= TOLERANCE)
     if not wrong.any(): return None
     row = int(wrong.argmax())
-    return Finding('agreement', _iso(ours.equity.index[row]), 'equity',
+    return Finding('agreement', iso(ours.equity.index[row]), 'equity',
                    f'{name} has {theirs.equity.iloc[row]:.10g} at the close of {stamp(ours.equity.index[row])} where the {first} has '
                    f'{ours.equity.iloc[row]:.10g}; {wrong.sum()} of {len(wrong)} bars differ, at most by {np.nanmax(apart):.1e}')
 
@@ -63,14 +64,12 @@ def _fills(name: str, first: str, theirs: Simulation, ours: Simulation, dust: fl
     if len(a) == len(b) and not wrong.any(): return None
     row = int(wrong.to_numpy().argmax()) if wrong.any() else n
     bar = min(fills.time[row] for fills in (a, b) if row < len(fills))
-    return Finding('agreement', _iso(bar), 'fills', f'fill {row + 1} of {name} is {_fill(a, row)}, and of the {first} {_fill(b, row)}')
+    return Finding('agreement', iso(bar), 'fills', f'fill {row + 1} of {name} is {_fill(a, row)}, and of the {first} {_fill(b, row)}')
 
 def _fill(fills: pd.DataFrame, row: int) -> str:
     if row >= len(fills): return 'none'
     f = fills.iloc[row]
     return f'{"buy" if f.side > 0 else "sell"} {f.quantity:.10g} at {f.price:.10g}, fee {f.fee:.10g}, {stamp(f.time)}'
-
-def _iso(moment: pd.Timestamp) -> str: return moment.isoformat().replace('+00:00', 'Z')
 
 # %% ../../nbs/08_evidence/02_agreement.ipynb #d477ecff
 def agree(

@@ -5,11 +5,8 @@
 # %% auto #0
 __all__ = ['PAGE', 'canonical', 'digest', 'Dossier', 'write_dossier', 'read_dossier', 'check_code', 'check_fresh']
 
-# %% ../../nbs/08_evidence/04_dossier.ipynb #7a56f98d
+# %% ../../nbs/08_evidence/04_dossier.ipynb #55dc6e2d
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from hashlib import sha256
@@ -37,7 +34,7 @@ def _json(record: Mapping, **layout: object) -> bytes:
     except (TypeError, ValueError) as error:
         raise BadInput(f'a record cannot be written: {error}; give text, finite numbers, lists and dicts') from None
 
-# %% ../../nbs/08_evidence/04_dossier.ipynb #c56bd084
+# %% ../../nbs/08_evidence/04_dossier.ipynb #bf731150
 @dataclass(frozen=True, eq=False)
 class Dossier:
     "A promoted strategy, as it was judged."
@@ -64,47 +61,40 @@ class Dossier:
     @property
     def id(self) -> str: return f'{self.name}-{self.digest[:12]}'
 
+    def json(self) -> dict:
+        "What `trading promote --json` prints: every entry, and where it lies."
+        return vars(self) | dict(id=self.id, folder=str(self.folder))
+
 # %% ../../nbs/08_evidence/04_dossier.ipynb #4db87d5a
 PAGE = 'dossier.json'
 _PLACED = {'digest', 'folder', 'more'}   # not taken from the record as they are
 _OWN = {f.name for f in fields(Dossier)} - _PLACED
 _NEEDED = {f.name for f in fields(Dossier) if f.default is MISSING and f.default_factory is MISSING}
 
-# %% ../../nbs/08_evidence/04_dossier.ipynb #4969ce9c
+# %% ../../nbs/08_evidence/04_dossier.ipynb #19d6aebb
 def write_dossier(
     root: Path | str,                       # the folder of all promotions; made if missing
     record: Mapping,                        # the entries of `Dossier`, and any others
     files: Mapping[str, bytes | Path] = {},   # plain file name → content, or where it lies
 ) -> Path:                                  # root/NAME-DIGEST
     "Write a dossier down, whole or not at all; raises `BadInput` for a record that lacks something or a folder that cannot be written."
-    if missing := sorted(_NEEDED - set(record)): raise BadInput(f'a dossier needs {", ".join(missing)}; the record has {", ".join(sorted(record))}')
+    from trading_lib.market.store import write_folder
+    if missing := sorted(_NEEDED - set(record)):
+        raise BadInput(f'a dossier needs {", ".join(missing)}; the record has {", ".join(sorted(record))}')
     for name in (record['name'], *files):
         if name in ('', PAGE) or name != Path(name).name or name.startswith('.'):
             raise BadInput(f'a dossier cannot hold {name!r}; give a plain name')
-    try:
-        contents = {name: each if isinstance(each, bytes) else Path(each).read_bytes() for name, each in files.items()}
-        record = {**record, 'files': {name: sha256(content).hexdigest() for name, content in contents.items()}}
-        record['digest'] = digest(record)
-        folder = Path(root) / f'{record["name"]}-{record["digest"][:12]}'
-        if not folder.exists(): _write_folder(folder, {**contents, PAGE: _page(record)})
-    except OSError as error: raise BadInput(f'a dossier cannot be written: {error.filename or root}: {error.strerror}') from None
+    try: contents = {name: each if isinstance(each, bytes) else Path(each).read_bytes() for name, each in files.items()}
+    except OSError as error: raise BadInput(f'a dossier cannot be written: {error.filename}: {error.strerror}') from None
+    record = {**record, 'files': {name: sha256(content).hexdigest() for name, content in contents.items()}}
+    record['digest'] = digest(record)
+    folder = Path(root) / f'{record["name"]}-{record["digest"][:12]}'
+    write_folder(folder, {**contents, PAGE: _page(record)})
     return folder
 
 def _page(record: Mapping) -> bytes:
     "The record as the file shows it: canonical, but on lines that a person can read."
     return _json(record, indent=1) + b'\n'
-
-def _write_folder(folder: Path, contents: Mapping[str, bytes]):
-    "All the files in a folder of that name, or no folder."
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix='.'))
-    try:
-        for name, content in contents.items(): (temporary / name).write_bytes(content)
-        temporary.chmod(0o755)
-        os.rename(temporary, folder)
-    except OSError:
-        if not folder.exists(): raise   # else another process has just written the same
-    finally: shutil.rmtree(temporary, ignore_errors=True)
 
 # %% ../../nbs/08_evidence/04_dossier.ipynb #51b235e1
 def read_dossier(

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['Verdict', 'verify']
 
-# %% ../../nbs/08_evidence/03_verdict.ipynb #29c255c7
+# %% ../../nbs/08_evidence/03_verdict.ipynb #4d4843d2
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import pandas as pd
 
+from ..backtest.run import Backtest, backtest
 from .agreement import Agreement, agree
 from .causality import Finding, find_peeking, find_writing
 from ..execution.costs import Costs
 from ..market.bars import Sample
-from ..strategies.contract import Strategy, as_exposure, describe, find
+from ..strategies.contract import Strategy, as_exposure
 from ..strategies.feeds import Feed, with_needs
 
 # %% ../../nbs/08_evidence/03_verdict.ipynb #84cf0065
@@ -34,7 +35,7 @@ class Verdict:
         return dict(verdict='pass' if self.passed else 'fail', findings=[asdict(finding) for finding in self.findings],
                     warmup_bars=self.warmup_bars, agreement=self.agreement.json())
 
-# %% ../../nbs/08_evidence/03_verdict.ipynb #00ae1d17
+# %% ../../nbs/08_evidence/03_verdict.ipynb #a0ca2caf
 def verify(
     strategy: Strategy | Callable | str,      # a marked function, or the name of one
     sample: Sample,
@@ -44,20 +45,18 @@ def verify(
     feeds: Mapping[str, Feed] | None = None,  # for strategies that need more than prices
 ) -> Verdict:
     "Causality by experiment, and the agreement of the engines; raises `BadInput` for what the strategy refuses."
-    strategy = find(strategy) if isinstance(strategy, str) else describe(strategy)
-    chosen = strategy.check(params)
-    bars = with_needs(strategy, sample.bars, feeds or {})
-    target = strategy.exposures(bars, chosen)
+    asked = backtest(strategy, sample, params, costs, cash, feeds=feeds)
+    function, name = asked.strategy.function, asked.strategy.name
     def answer(own):   # with bars of its own, to see whether it writes to them
-        shown = with_needs(strategy, own, feeds or {}) if strategy.needs else own
-        return as_exposure(strategy.function(shown, **chosen), own, strategy.name)
+        shown = with_needs(asked.strategy, own, asked.feeds) if asked.strategy.needs else own
+        return as_exposure(function(shown, **asked.params), own, name)
     causality = find_peeking(answer, sample.bars)
-    agreement = agree(bars, target, costs, cash)
-    return Verdict((*causality.findings, *_written(strategy, bars, chosen), *agreement.findings), causality.warmup_bars, agreement)
+    agreement = agree(asked.bars, asked.target, costs, cash)
+    return Verdict((*causality.findings, *_written(asked), *agreement.findings), causality.warmup_bars, agreement)
 
-def _written(strategy: Strategy, bars: pd.DataFrame, chosen: dict) -> list[Finding]:
+def _written(asked: Backtest) -> list[Finding]:
     "Does a strategy write to the table that was joined for it?"
-    if not strategy.needs: return []   # seen by the experiments
-    own = bars.copy(deep=True)
-    strategy.function(own, **chosen)
-    return find_writing(own, bars)
+    if not asked.strategy.needs: return []   # seen by the experiments
+    own = asked.bars.copy(deep=True)
+    asked.strategy.function(own, **asked.params)
+    return find_writing(own, asked.bars)

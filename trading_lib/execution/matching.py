@@ -168,11 +168,12 @@ def _taken(self: Exchange, order: Order, price: Number) -> Number:
     against = 'sell' if order.side == 'buy' else 'buy'
     return price_to(fill_price(price, SIGN[order.side], self.slippage), self.rules[order.symbol].tick, against)
 
-# %% ../../nbs/02_execution/03_matching.ipynb #c4b4649b
+# %% ../../nbs/02_execution/03_matching.ipynb #0071c1fe
 @patch
 def refusal(self: Exchange, order: Order) -> str:
     "Why the venue would not take this order now; empty if it would."
-    if order.symbol not in self.rules: raise BadInput(f'order {order.client_id}: symbol was {order.symbol!r}{did_you_mean(order.symbol, self.rules)}')
+    if order.symbol not in self.rules:
+        raise BadInput(f'order {order.client_id}: symbol was {order.symbol!r}{did_you_mean(order.symbol, self.rules)}')
     rules, price = self.rules[order.symbol], self.prices.get(order.symbol)
     if price is None: return 'MARKET_CLOSED'
     if rules.tick and any(given % rules.tick for given in (order.price, order.stop_price) if given is not None): return 'PRICE_FILTER'

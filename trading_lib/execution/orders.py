@@ -77,7 +77,7 @@ class OrderState:
     @property
     def done(self): return self.status in TERMINAL
 
-# %% ../../nbs/02_execution/01_orders.ipynb #0ccaf847
+# %% ../../nbs/02_execution/01_orders.ipynb #555666b6
 def advance(
     state: OrderState,             # where the order stood
     status: str | None = None,     # what was heard; found from the fills if not given
@@ -94,7 +94,8 @@ def advance(
     if not new and status == state.status and facts.items() <= {name: getattr(state, name) for name in facts}.items(): return state
     if state.done or status != state.status and status not in NEXT[state.status]:
         raise BadInput(f'order {order.client_id}: {state.status} cannot become {status}' + (f' with {len(new)} more fills' if new else ''))
-    if rest < -dust: raise BadInput(f'order {order.client_id}: filled {filled} of {order.quantity}; a venue cannot fill more than was asked')
+    if rest < -dust:
+        raise BadInput(f'order {order.client_id}: filled {filled} of {order.quantity}; a venue cannot fill more than was asked')
     if (status == 'FILLED') != (rest <= dust) or filled and status in ('NEW', 'OPEN', 'REJECTED'):
         raise BadInput(f'order {order.client_id}: {status} does not fit {filled} of {order.quantity} filled')
     return replace(state, status=status, filled=filled, cost=state.cost + sum(f.quantity * f.price for f in new), fills=state.fills + new,

@@ -27,7 +27,7 @@ class Skip:
     "No order, and why."
     reason: str            # one of the words below
 
-# %% ../../nbs/02_execution/04_plan.ipynb #fc8e8538
+# %% ../../nbs/02_execution/04_plan.ipynb #57b6e664
 def plan_order(
     symbol: str,                              # named where the target is none
     target: Decimal,                          # share of equity wanted, in [-1, 1]
@@ -35,7 +35,7 @@ def plan_order(
     cash: Decimal,                            # free quote asset
     position: Decimal,                        # base asset held; below 0 is short
     rules: MarketRules,                       # of the market, in Decimal
-    buffer: Decimal = Decimal('0.005'),       # share of cash kept back for the price to move until the fill
+    buffer: Decimal,                          # share of cash kept back for the price to move until the fill, such as 0.0025
 ) -> Planned | Skip:
     "The order that takes the account to the target; raises `BadInput` for a target that is none."
     if not abs(target) <= 1: raise BadInput(f'{symbol}: target was {target}; it is a share of equity between -1 and 1')

@@ -63,7 +63,7 @@ def venue_errors(
 
 def _short(error: Exception) -> str: return ' '.join(f'{type(error).__name__} {error}'.split())[:160]
 
-# %% ../../nbs/01_market/05_history.ipynb #5853fb08
+# %% ../../nbs/01_market/05_history.ipynb #00657e1c
 def patient(
     client,
     patience_s: float = 120.,   # how long one question may take with all its repetitions
@@ -74,7 +74,8 @@ def patient(
     pace = AsyncLimiter(1, max(float(getattr(client, 'rateLimit', 0)), 1) / 1000)   # ccxt's rateLimit is ms between requests
 
     async def ask(what: str, question: Callable):
-        async for attempt in stamina.retry_context(on=Unreachable, attempts=10, timeout=patience_s, wait_initial=.5, wait_max=30, wait_jitter=1):
+        again = stamina.retry_context(on=Unreachable, attempts=10, timeout=patience_s, wait_initial=.5, wait_max=30, wait_jitter=1)
+        async for attempt in again:
             with attempt:
                 async with pace:
                     with venue_errors(client, what): return await question()

@@ -8,11 +8,12 @@ __all__ = []
 # %% ../../nbs/09_reporting/00_reporting.ipynb #475c058b
 import lazy_loader
 
-# %% ../../nbs/09_reporting/00_reporting.ipynb #988d4926
+# %% ../../nbs/09_reporting/00_reporting.ipynb #38de53a2
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
-    plots=['price_figure', 'equity_figure', 'drawdown_figure', 'months_figure', 'exposure_figure', 'sharpe_figure', 'overview_figure', 'monthly_returns', 'thin'],
+    plots=['price_figure', 'equity_figure', 'drawdown_figure', 'months_figure', 'exposure_figure', 'sharpe_figure', 'overview_figure',
+            'monthly_returns', 'thin'],
     variations=['again', 'neighbourhood', 'neighbourhood_figure', 'cost_stress'],
-    report=['Estimate', 'sharpe_estimate', 'growth_gap', 'luck', 'answer', 'result', 'table', 'headline_table'],
+    report=['Estimate', 'sharpe_estimate', 'information_ratio', 'growth_gap', 'luck', 'answer', 'result', 'table', 'headline_table'],
     page=['to_html'],
     widgets=['parameter_widgets', 'sources', 'Explorer'],
 ))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-# %% ../../nbs/09_reporting/04_page.ipynb #bfcc3b7d
+# %% ../../nbs/09_reporting/04_page.ipynb #beba0280
 PLOTLY = 'application/vnd.plotly.v1+json'
 CONFIG = dict(displayModeBar=False, responsive=True)
 
@@ -28,33 +28,39 @@ def with_pictures(
         for place, output in enumerate(cell.outputs):
             if spec := output.get('data', {}).pop(PLOTLY, None):
                 figure = dict(data=spec['data'], layout=spec['layout'])
-                output.data['text/html'] = to_html(figure, CONFIG, include_plotlyjs=False, full_html=False, validate=False, div_id=f'figure-{number}-{place}')
+                output.data['text/html'] = to_html(
+                    figure, CONFIG, include_plotlyjs=False, full_html=False, validate=False, div_id=f'figure-{number}-{place}')
     return notebook
 
-# %% ../../nbs/09_reporting/04_page.ipynb #2f0206d5
+# %% ../../nbs/09_reporting/04_page.ipynb #9c91a263
 CSS = '''
-*{box-sizing:border-box} body{margin:0 auto;max-width:880px;padding:24px 20px 64px;color:#2b2f36;background:#fff;
+*{box-sizing:border-box} a{color:#0072B2} img{max-width:100%} .anchor-link,.prompt,.input{display:none} .plotly-graph-div{min-height:120px}
+body{margin:0 auto;max-width:880px;padding:24px 20px 64px;color:#2b2f36;background:#fff;
  font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-h1{font-size:1.75rem;line-height:1.25;margin:.2em 0 .4em} h2{font-size:1.2rem;margin:2.2em 0 .3em;padding-top:.8em;border-top:1px solid #eceef1}
-p{margin:.5em 0} a{color:#0072B2} .anchor-link{display:none} pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem;line-height:1.45}
+h1{font-size:1.75rem;line-height:1.25;margin:.2em 0 .4em}
+h2{font-size:1.2rem;margin:2.2em 0 .3em;padding-top:.8em;border-top:1px solid #eceef1}
+p{margin:.5em 0} pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem;line-height:1.45}
 blockquote{margin:1em 0;padding:.7em 1em;background:#f2f7fb;border-left:3px solid #0072B2;font-size:1.05rem} blockquote p{margin:0}
-table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums;margin:.7em 0;display:block;overflow-x:auto;max-width:100%}
-th{text-align:left;font-weight:600;color:#7d8590;border-bottom:1px solid #c9ced6} th,td{padding:.32em 1.3em .32em 0;vertical-align:top} td{border-bottom:1px solid #eceef1}
-.about{color:#7d8590;font-size:.86rem} summary{cursor:pointer} .code{display:inline-block;margin:.4em 0;cursor:pointer} .plotly-graph-div{min-height:120px}
-.input{display:none} body:has(#code:checked) .input{display:block}
-.input pre{background:#f7f8fa;padding:.8em 1em;border-radius:4px} .prompt{display:none} img{max-width:100%}
+table{display:block;overflow-x:auto;max-width:100%;margin:.7em 0;border-collapse:collapse;
+ font-size:.86rem;font-variant-numeric:tabular-nums}
+th,td{text-align:left;padding:.32em 1.3em .32em 0;vertical-align:top;border-bottom:1px solid #eceef1}
+th{font-weight:600;color:#7d8590;border-bottom-color:#c9ced6}
+.about{color:#7d8590;font-size:.86rem} summary{cursor:pointer} .code{display:inline-block;margin:.4em 0;cursor:pointer}
+body:has(#code:checked) .input{display:block} .input pre{background:#f7f8fa;padding:.8em 1em;border-radius:4px}
 @media (max-width:500px){body{padding:14px 10px 48px;font-size:15px} h1{font-size:1.4rem} th,td{padding-right:.8em}}
-@media print{body{max-width:650px;padding:0} .code,details:not([open]){display:none} h2{break-after:avoid} .plotly-graph-div,table{break-inside:avoid}}
+@media print{body{max-width:650px;padding:0} .code,details:not([open]){display:none}
+ h2{break-after:avoid} .plotly-graph-div,table{break-inside:avoid}}
 '''
 PRINT = '''
 const each = size => document.querySelectorAll('.js-plotly-plot').forEach(p => Plotly.relayout(p, size));
-addEventListener('beforeprint', () => each({width: 640})); addEventListener('afterprint', () => each({width: null, autosize: true}));
+addEventListener('beforeprint', () => each({width: 640}));
+addEventListener('afterprint', () => each({width: null, autosize: true}));
 '''
 
-# %% ../../nbs/09_reporting/04_page.ipynb #43506a51
+# %% ../../nbs/09_reporting/04_page.ipynb #02c1de66
 def to_html(
     executed: Path | str | NotebookNode,   # a notebook with its outputs
-) -> str:                                  # a whole page, without a single address in it
+) -> str:                                  # a whole page; nothing in it is fetched from elsewhere
     "One file to read, print, mail and keep; cells tagged `result` are for machines and left out."
     import nbformat
     from nbconvert import HTMLExporter
@@ -65,9 +71,11 @@ def to_html(
     first = re.search(r'^# (.+)$', '\n'.join(c.source for c in notebook.cells if c.cell_type == 'markdown'), re.M)
     title = html.escape(first[1] if first else 'Report')
     body = body.replace('</h1>', f'</h1>{_first_of_all(notebook)}', 1)
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>{title}</title>'
-            f'<style>{CSS}{_code_colours()}</style>{_drawing(body)}</head><body>{_about(notebook)}{body}</body></html>')
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+    return (f'<!doctype html><html lang="en"><head>{head}<title>{title}</title><style>{CSS}{_code_colours()}</style>{_drawing(body)}</head>'
+            f'<body>{_about(notebook)}{body}</body></html>')
 
+# %% ../../nbs/09_reporting/04_page.ipynb #ae5a4f94
 def _drawing(body: str) -> str:
     "The library that draws, if there is anything to draw."
     from plotly.offline import get_plotlyjs
@@ -75,8 +83,9 @@ def _drawing(body: str) -> str:
 
 def _first_of_all(notebook: NotebookNode) -> str:
     "The answer, which the notebook gives last and a reader wants first."
-    told = [o.get('data', {}).get('application/json', {}) for c in notebook.cells if 'result' in c.metadata.get('tags', []) for o in c.outputs]
-    return f'<blockquote>{html.escape(told[0]["answer"])}</blockquote>' if told and 'answer' in told[0] else ''
+    marked = [o for c in notebook.cells if 'result' in c.metadata.get('tags', []) for o in c.outputs]
+    told = marked[0].get('data', {}).get('application/json', {}) if marked else {}
+    return f'<blockquote>{html.escape(told["answer"])}</blockquote>' if 'answer' in told else ''
 
 def _code_colours() -> str:
     from pygments.formatters import HtmlFormatter
@@ -86,6 +95,7 @@ def _about(notebook: NotebookNode) -> str:
     "When it ran, with which inputs, and the switch for the code."
     run = notebook.metadata.get('papermill', {})
     when = f'Run {run["start_time"][:16].replace("T", " ")} UTC, {run.get("duration") or 0:.0f} s. ' if run.get('start_time') else ''
-    rows = ''.join(f'<tr><td>{html.escape(str(k))}</td><td>{html.escape(repr(v))}</td></tr>' for k, v in run.get('parameters', {}).items())
+    row = lambda name, value: f'<tr><td>{html.escape(str(name))}</td><td>{html.escape(repr(value))}</td></tr>'
+    rows = ''.join(row(*each) for each in run.get('parameters', {}).items())
     inputs = f'<details><summary>Inputs</summary><table>{rows}</table></details>' if rows else ''
     return f'<div class="about">{when}<label class="code"><input type="checkbox" id="code"> show code</label>{inputs}</div>'

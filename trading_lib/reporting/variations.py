@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['STEPS', 'MEASURES', 'again', 'around', 'neighbourhood', 'neighbourhood_figure', 'cost_stress']
 
-# %% ../../nbs/09_reporting/02_variations.ipynb #b74286c6
+# %% ../../nbs/09_reporting/02_variations.ipynb #61a65dcc
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..backtest.ledger import Ledger
 from ..backtest.run import Backtest, trial_of
 from ..core.errors import BadInput
 from ..execution.costs import Costs
-from .plots import BLUE, INK, RED, blank
+from .plots import BLUE, DIVERGING, INK, blank
 from ..strategies.contract import Parameter
 
 if TYPE_CHECKING: import plotly.graph_objects as go
@@ -52,7 +53,7 @@ def _allowed(parameter: Parameter, value: float) -> bool:
     try: return parameter.check(value) == value
     except BadInput: return False
 
-# %% ../../nbs/09_reporting/02_variations.ipynb #272d1512
+# %% ../../nbs/09_reporting/02_variations.ipynb #26eb32f5
 MEASURES = ['total_return', 'sharpe', 'max_drawdown', 'trades']
 
 def neighbourhood(
@@ -60,23 +61,19 @@ def neighbourhood(
     ledger: Ledger | None = None,   # where every set is counted
 ) -> pd.DataFrame:                  # one row a set: one or two parameters, then `MEASURES`; NaN where refused
     "What the sets around the chosen one would have given; empty for a strategy without numbers to turn."
-    axes = {p.name: around(p, done.params[p.name]) for p in done.strategy.parameters.values() if p.kind in (int, float) and not p.choices}
-    names = list(axes)[:2]
-    sets = [dict(zip(names, values, strict=True)) for values in _pairs([axes[n] for n in names])]
+    numbers = [p for p in done.strategy.parameters.values() if p.kind in (int, float) and not p.choices]
+    axes = {p.name: around(p, done.params[p.name]) for p in numbers[:2]}
+    sets = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
     runs = [_or_none(done, params) for params in sets]
     if ledger is not None: ledger.record(trial_of(run) for run in runs if run)
-    return pd.DataFrame([params | ({m: run.metrics[m] for m in MEASURES} if run else {}) for params, run in zip(sets, runs, strict=True)],
-                        columns=names + MEASURES).astype(dict.fromkeys(MEASURES, float))
-
-def _pairs(axes: list[list]) -> list[tuple]:
-    from itertools import product
-    return list(product(*axes)) if axes else []
+    rows = [params | ({m: run.metrics[m] for m in MEASURES} if run else {}) for params, run in zip(sets, runs, strict=True)]
+    return pd.DataFrame(rows, columns=[*axes, *MEASURES]).astype(dict.fromkeys(MEASURES, float))
 
 def _or_none(done: Backtest, params: dict) -> Backtest | None:
     try: return again(done, params)
     except BadInput: return None
 
-# %% ../../nbs/09_reporting/02_variations.ipynb #105ec8f9
+# %% ../../nbs/09_reporting/02_variations.ipynb #5313ddf5
 def neighbourhood_figure(
     done: Backtest,
     near: pd.DataFrame,         # from `neighbourhood`
@@ -87,27 +84,36 @@ def neighbourhood_figure(
     tried, rival = near.total_return.dropna(), done.metrics['benchmark_return']
     title = f'{(tried > rival).sum()} of {len(tried)} sets nearby beat holding'
     if len(names) == 1: return _line_of(blank(title, done.sample, 300), near, names[0], done.params[names[0]], rival)
+    return _square_of(blank(title, done.sample, 420, legend=False), near, names, [done.params[n] for n in names], rival)
+
+def _square_of(fig: 'go.Figure', near: pd.DataFrame, names: list[str], chosen: list[float], rival: float) -> 'go.Figure':
+    "The picture of two parameters: a square a set, the chosen one framed."
+    tried = near.total_return.dropna()
     table = near.pivot(index=names[1], columns=names[0], values='total_return')
     far = max(abs(tried - rival).max(), .01)
     percent = table.map(lambda v: '' if np.isnan(v) else f'{v:z.0%}')
-    fig = blank(title, done.sample, 420, legend=False).add_heatmap(
-        z=table.to_numpy(), text=percent.to_numpy(), texttemplate='%{text}', zmin=rival - far, zmax=rival + far, colorscale=[[0, RED], [.5, '#f4f5f6'], [1, BLUE]],
+    fig.add_heatmap(
+        z=table.to_numpy(), text=percent.to_numpy(), texttemplate='%{text}', zmin=rival - far, zmax=rival + far, colorscale=DIVERGING,
         showscale=False, xgap=2, ygap=2, hoverongaps=False, hovertemplate='%{z:.1%}<extra></extra>')
-    x, y = list(table.columns).index(done.params[names[0]]), list(table.index).index(done.params[names[1]])
+    x, y = list(table.columns).index(chosen[0]), list(table.index).index(chosen[1])
     fig.add_shape(type='rect', x0=x - .5, x1=x + .5, y0=y - .5, y1=y + .5, line=dict(color=INK, width=2))
-    tick = lambda values: dict(tickvals=list(range(len(values))), ticktext=[f'{v:g}' for v in values], showgrid=False, ticks='', showline=False)
-    return fig.update_xaxes(title_text=names[0], **tick(table.columns)).update_yaxes(title_text=names[1], **tick(table.index)).update_layout(hovermode='closest')
+    bare = dict(showgrid=False, ticks='', showline=False)
+    tick = lambda values: bare | dict(tickvals=list(range(len(values))), ticktext=[f'{v:g}' for v in values])
+    fig.update_xaxes(title_text=names[0], **tick(table.columns)).update_yaxes(title_text=names[1], **tick(table.index))
+    return fig.update_layout(hovermode='closest')
 
-# %% ../../nbs/09_reporting/02_variations.ipynb #bdd0cd60
+# %% ../../nbs/09_reporting/02_variations.ipynb #8205d917
 def _line_of(fig: 'go.Figure', near: pd.DataFrame, name: str, chosen: float, rival: float) -> 'go.Figure':
     "The picture of a single parameter: a line, the chosen value marked."
     mark = near[near[name] == chosen]
-    fig.add_scatter(x=near[name], y=near.total_return, mode='lines+markers', name='strategy', line=dict(color=BLUE, width=1.3), hovertemplate='%{y:.1%}')
-    fig.add_scatter(x=mark[name], y=mark.total_return, mode='markers', name='chosen', marker=dict(size=12, color=INK, symbol='square-open'), hoverinfo='skip')
+    frame = dict(size=12, color=INK, symbol='square-open')
+    line = dict(color=BLUE, width=1.3)
+    fig.add_scatter(x=near[name], y=near.total_return, mode='lines+markers', name='strategy', line=line, hovertemplate='%{y:.1%}')
+    fig.add_scatter(x=mark[name], y=mark.total_return, mode='markers', name='chosen', marker=frame, hoverinfo='skip')
     fig.add_hline(rival, line=dict(dash='dot', width=1), annotation_text='holding')
     return fig.update_xaxes(title_text=name).update_yaxes(title_text='total return', tickformat='.0%')
 
-# %% ../../nbs/09_reporting/02_variations.ipynb #6f26710b
+# %% ../../nbs/09_reporting/02_variations.ipynb #de496e0c
 def cost_stress(
     done: Backtest,
     ledger: Ledger | None = None,            # where each is counted
@@ -117,5 +123,5 @@ def cost_stress(
     scaled = {f: again(done, costs=Costs(done.costs.fee_bps * f, done.costs.slippage_bps * f)) for f in factors}
     if ledger is not None: ledger.record(trial_of(run) for run in scaled.values())
     names = ['final_equity', 'total_return', 'max_drawdown', 'fees_paid']
-    return pd.DataFrame([dict(costs=f'{f:g}x', fee_bps=run.costs.fee_bps, slippage_bps=run.costs.slippage_bps) | {n: run.metrics[n] for n in names}
-                         for f, run in scaled.items()])
+    about = lambda factor, run: dict(costs=f'{factor:g}x', fee_bps=run.costs.fee_bps, slippage_bps=run.costs.slippage_bps)
+    return pd.DataFrame([about(f, run) | {n: run.metrics[n] for n in names} for f, run in scaled.items()])

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['OWN_FILE', 'OWN_STRATEGY', 'COLUMN', 'STYLE', 'control', 'parameter_widgets', 'sources', 'Explorer']
 
-# %% ../../nbs/09_reporting/05_widgets.ipynb #41b93b70
+# %% ../../nbs/09_reporting/05_widgets.ipynb #3e7aa33b
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fastcore.basics import patch
 
 from ..backtest.ledger import Ledger
 from ..backtest.run import Backtest, backtest, trial_of
@@ -57,7 +59,7 @@ def parameter_widgets(
     "A control for every parameter of a strategy."
     return {p.name: control(p) for p in strategy.parameters.values()}
 
-# %% ../../nbs/09_reporting/05_widgets.ipynb #5cc963bf
+# %% ../../nbs/09_reporting/05_widgets.ipynb #fbb2dfc8
 OWN_FILE = 'a file …'
 
 def sources(
@@ -67,11 +69,11 @@ def sources(
     "What a dashboard offers, by its label."
     made = {f'synthetic {symbol}': lambda path, allow_gaps, s=sample: s for symbol, sample in synthetic.items()}
     read = lru_cache(8)(lambda data, allow_gaps, **where: load_sample(data, store, allow_gaps=allow_gaps, **where))
-    kept = {f'{symbol} {timeframe} ({exchange})': lambda path, allow_gaps, k=(symbol, exchange, timeframe): read(k[0], allow_gaps, exchange=k[1], timeframe=k[2])
-            for exchange, symbol, timeframe in store.series()}
+    kept = {f'{s} {t} ({e})': lambda path, allow_gaps, e=e, s=s, t=t: read(s, allow_gaps, exchange=e, timeframe=t)
+            for e, s, t in store.series()}
     return made | kept | {OWN_FILE: lambda path, allow_gaps: read(str(Path(path).expanduser()), allow_gaps)}
 
-# %% ../../nbs/09_reporting/05_widgets.ipynb #0ad7ea5b
+# %% ../../nbs/09_reporting/05_widgets.ipynb #056566a6
 OWN_STRATEGY = 'my own …'
 COLUMN = dict(display='flex', flex_flow='column', align_items='stretch', min_width='0')
 
@@ -81,25 +83,31 @@ class Explorer:
         sources: dict[str, Callable],   # from `sources`
         ledger: Ledger,                 # where every look is counted
         costs: Costs = Costs(),         # to begin with
+        own_files: bool = True,         # whether whoever opens the page may name a strategy's file to run and a file of bars to read
     ):
         import ipywidgets as w
-        self.sources, self.ledger, self.done, self.seen = sources, ledger, None, set()
-        self.strategy = w.Dropdown(options=[s.name for s in catalogue()] + [OWN_STRATEGY], value='sma_cross', description='strategy', **_wide())
-        self.own = w.Text(placeholder='path/to/file.py:function', description='', continuous_update=False, **_wide())
-        self.data = w.Dropdown(options=list(sources), description='data', **_wide())
-        self.path = w.Text(placeholder='path/to/bars.parquet', description='', continuous_update=False, **_wide())
+        self.ledger, self.done, self.seen = ledger, None, set()
+        self.sources = {label: read for label, read in sources.items() if own_files or label != OWN_FILE}
+        names = [s.name for s in catalogue() if not s.needs] + [OWN_STRATEGY] * own_files   # what needs more than prices cannot be fed here
+        text = lambda example: w.Text(placeholder=example, description='', continuous_update=False, **_wide())
+        self.strategy = w.Dropdown(options=names, value='sma_cross', description='strategy', **_wide())
+        self.data = w.Dropdown(options=list(self.sources), description='data', **_wide())
+        self.own, self.path = text('path/to/file.py:function'), text('path/to/bars.parquet')
         self.allow_gaps = w.Checkbox(value=False, description='allow gaps', indent=False)
-        slider = lambda name, value: w.FloatSlider(value=value, min=0, max=50, step=.5, description=name, readout_format='.3g', continuous_update=False, **_wide())
-        self.fee, self.slippage = slider('fee, bps', costs.fee_bps), slider('slip, bps', costs.slippage_bps)
+        self.fee, self.slippage = _cost('fee, bps', costs.fee_bps), _cost('slip, bps', costs.slippage_bps)
         self.parameters, self.knobs = w.Box(layout=w.Layout(**COLUMN)), {}
         self.about, self.message, self.numbers, self.count = w.HTML(), w.HTML(), w.HTML(), w.HTML()
         self.choose()
         for each in (self.strategy, self.own): each.observe(lambda change: self.choose(), 'value')
         for each in (self.data, self.path, self.allow_gaps, self.fee, self.slippage): each.observe(lambda change: self.redraw(), 'value')
 
-# %% ../../nbs/09_reporting/05_widgets.ipynb #81bcff6c
-from fastcore.basics import patch
+def _cost(name: str, bps: float) -> 'ipywidgets.FloatSlider':
+    "A slider for a cost, as long as it must be."
+    import ipywidgets as w
+    ends = dict(value=bps, min=0, max=max(50, bps), step=.5)
+    return w.FloatSlider(**ends, description=name, readout_format='.3g', continuous_update=False, **_wide())
 
+# %% ../../nbs/09_reporting/05_widgets.ipynb #5a8fe5d3
 @patch
 def choose(self: Explorer):
     "Another strategy: its own controls, at their defaults."
@@ -126,7 +134,8 @@ def redraw(self: Explorer):
     self.numbers.value = headline_table(done)
     self.seen.add(repr(trial_of(done)))
     tries = len(self.seen)
-    self.count.value = words(f'{tries} trial{"s" if tries > 1 else ""} in this session, {done.trials:,} of {done.strategy.name} in the ledger. The more of them, the less the best one says.')
+    counted = f'{tries} trial{"s" if tries > 1 else ""} in this session, {done.trials:,} of {done.strategy.name} in the ledger.'
+    self.count.value = words(f'{counted} The more of them, the less the best one says.')
     self.draw()
 
 # %% ../../nbs/09_reporting/05_widgets.ipynb #e573bdce
@@ -141,7 +150,7 @@ def _line(text: str, still: bool = False) -> Html:
     "What was refused, in one line."
     return Html(f'<div class="refused">{words(text + ("; what is shown below is the last that worked" if still else ""))}</div>')
 
-# %% ../../nbs/09_reporting/05_widgets.ipynb #e423756b
+# %% ../../nbs/09_reporting/05_widgets.ipynb #f35f1d5e
 @patch
 def draw(self: Explorer):
     "The picture of the backtest, in place of the last one."
@@ -153,23 +162,25 @@ def draw(self: Explorer):
         return
     with self.figure.batch_update():
         for old, trace in zip(self.figure.data, new.data, strict=True):
-            old.update(x=trace.x, y=trace.y, name=trace.name, showlegend=trace.showlegend, marker=dict(size=trace.marker.size) if trace.mode == 'markers' else {})
+            marker = dict(size=trace.marker.size) if trace.mode == 'markers' else {}
+            old.update(x=trace.x, y=trace.y, name=trace.name, showlegend=trace.showlegend, marker=marker)
         self.figure.update_layout({name: new.layout[name] for name in ('title', 'xaxis', 'xaxis2', 'xaxis3', 'yaxis2')})
 
-# %% ../../nbs/09_reporting/05_widgets.ipynb #60dc8256
+# %% ../../nbs/09_reporting/05_widgets.ipynb #0a485118
 @patch
 def show(self: Explorer) -> 'ipywidgets.Widget':
     "Controls beside the picture; on a phone, above it."
     import ipywidgets as w
     heading = lambda text: w.HTML(f'<h3>{text}</h3>')
-    controls = [self.strategy, self.own, self.about, heading('Parameters'), self.parameters, heading('Data'), self.data, self.path, self.allow_gaps,
-                heading('Costs'), self.fee, self.slippage, self.count]
+    controls = [self.strategy, self.own, self.about, heading('Parameters'), self.parameters,
+                heading('Data'), self.data, self.path, self.allow_gaps, heading('Costs'), self.fee, self.slippage, self.count]
     left = w.Box(controls, layout=w.Layout(flex='1 1 280px', padding='0 16px 0 0', **COLUMN))
     right = w.Box([self.message, self.figure, self.numbers], layout=w.Layout(flex='3 1 540px', **COLUMN))
     return w.Box([w.HTML(STYLE), left, right], layout=w.Layout(display='flex', flex_flow='row wrap', width='100%'))
 
 STYLE = '''<style>
-.widget-html-content {line-height: 1.45 !important; height: auto} .report {border-collapse: collapse; font-variant-numeric: tabular-nums}
-.report td, .report th {text-align: left !important; padding: .2em 1.2em .2em 0; border-bottom: 1px solid #eceef1} h3 {margin: .9em 0 .2em; font-size: 1rem}
+.widget-html-content {line-height: 1.45 !important; height: auto} h3 {margin: .9em 0 .2em; font-size: 1rem}
+.report {border-collapse: collapse; font-variant-numeric: tabular-nums}
+.report td, .report th {text-align: left !important; padding: .2em 1.2em .2em 0; border-bottom: 1px solid #eceef1}
 .refused {background: #fdf1ea; border-left: 3px solid #D55E00; padding: .4em .8em; line-height: 1.4}
 </style>'''

@@ -8,10 +8,10 @@ __all__ = []
 # %% ../../nbs/03_signals/00_signals.ipynb #70a75c6c
 import lazy_loader
 
-# %% ../../nbs/03_signals/00_signals.ipynb #28555e2b
+# %% ../../nbs/03_signals/00_signals.ipynb #6f9311f1
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     indicators=['sma', 'wma', 'ema', 'bollinger', 'zscore', 'roc', 'rsi', 'macd', 'atr', 'adx', 'stochastic', 'donchian', 'obv',
                  'vwap', 'ta', 'on_timeframe', 'hold'],
-    sentiment=['Lexicon', 'OnnxText', 'score_headlines', 'Mood', 'mood'],
+    sentiment=['Lexicon', 'OnnxText', 'score_headlines', 'Mood'],
     features=['price_features', 'features_named'],
 ))

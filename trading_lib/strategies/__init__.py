@@ -8,10 +8,10 @@ __all__ = []
 # %% ../../nbs/06_strategies/00_strategies.ipynb #4a0413cd
 import lazy_loader
 
-# %% ../../nbs/06_strategies/00_strategies.ipynb #667651ba
+# %% ../../nbs/06_strategies/00_strategies.ipynb #b724bec9
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     contract=['strategy', 'Strategy', 'Parameter', 'describe', 'find', 'catalogue', 'code_files'],
-    feeds=['Feed', 'load_feed', 'with_needs'],
+    feeds=['Feed', 'load_feed', 'with_needs', 'decider'],
     trend=['sma_cross', 'donchian_breakout'],
     reversion=['bollinger_reversion', 'rsi_reversion'],
     hybrid=['hybrid_trend'],

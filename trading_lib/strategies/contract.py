@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['strategy', 'Parameter', 'parameters_of', 'as_exposure', 'Strategy', 'describe', 'find', 'catalogue', 'code_files']
 
-# %% ../../nbs/06_strategies/01_contract.ipynb #0c05fbc2
+# %% ../../nbs/06_strategies/01_contract.ipynb #e2c66832
 import ast
 import importlib.util
 import inspect
@@ -13,12 +13,14 @@ import json
 import linecache
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from types import ModuleType
+from textwrap import dedent
+from types import CodeType, ModuleType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -97,7 +99,7 @@ def _space(hint: Any, default: Any) -> dict:
             if getattr(note, bound, None) is not None: space |= {side: getattr(note, bound), f'open_{side}': is_open}
     return space
 
-# %% ../../nbs/06_strategies/01_contract.ipynb #ebf3fd9b
+# %% ../../nbs/06_strategies/01_contract.ipynb #bd0e8b20
 def as_exposure(
     answer: Any,               # what the function returned
     bars: pd.DataFrame,        # what it was given
@@ -109,10 +111,11 @@ def as_exposure(
     if isinstance(answer, pd.Series) and not answer.index.equals(bars.index):
         raise BadInput(f'{name} returned another index than that of its bars; return it unchanged')
     wrong = ~(np.abs(np.nan_to_num(values)) <= 1)
-    if wrong.any(): raise BadInput(f'{name} returned {values[wrong][0]:g} at {bars.index[wrong.argmax()]}; exposure is a share of equity in [-1, 1]')
+    if wrong.any():
+        raise BadInput(f'{name} returned {values[wrong][0]:g} at {bars.index[wrong.argmax()]}; exposure is a share of equity in [-1, 1]')
     return pd.Series(values, bars.index, name='exposure').ffill().fillna(0.) + 0.
 
-# %% ../../nbs/06_strategies/01_contract.ipynb #423a69b5
+# %% ../../nbs/06_strategies/01_contract.ipynb #8ec7680a
 @dataclass(frozen=True, eq=False)
 class Strategy:
     "A marked function with what its signature says."
@@ -137,9 +140,9 @@ class Strategy:
         except OSError: raise BadInput(f'{self.name}: its source cannot be read; write it to a file or a notebook') from None
 
     @cached_property
-    def code(self) -> str:
-        "SHA-256 of its source text."
-        return sha256(self.source.encode()).hexdigest()
+    def digest(self) -> str:
+        "SHA-256 of all the code its answer depends on."
+        return sha256(json.dumps(code_files(self)).encode()).hexdigest()
 
     def check(self, params: dict | None = None) -> dict:
         "Every parameter with its checked value, defaults filled in; raises `BadInput` for unknown names and values out of bounds."
@@ -159,16 +162,88 @@ class Strategy:
             raise BadInput(f'{self.name} raised {type(error).__name__} ({error}) at {Path(frame.filename).name}:{frame.lineno}') from error
         return as_exposure(answer, bars, self.name)
 
+# %% ../../nbs/06_strategies/01_contract.ipynb #e8cc3057
 def describe(
     function: Callable | Strategy,   # marked with `@strategy`
     origin: str | None = None,       # how it was found
 ) -> Strategy:
     "The function as a `Strategy`; raises `BadInput` if it is not marked."
     if isinstance(function, Strategy): return function
-    if not hasattr(function, 'strategy_needs'): raise BadInput(f'{getattr(function, "__name__", function)} is no strategy; mark it with @strategy')
+    if not hasattr(function, 'strategy_needs'):
+        raise BadInput(f'{getattr(function, "__name__", function)} is no strategy; mark it with @strategy')
     return Strategy(function, origin or function.__name__)
 
-# %% ../../nbs/06_strategies/01_contract.ipynb #726151ab
+# %% ../../nbs/06_strategies/01_contract.ipynb #422070ac
+def _imports(source: str, package: str = '') -> set[tuple[str, str]]:
+    "What a text imports: (module, name in it), the name empty where the module itself is meant."
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import): found |= {(a.name, '') for a in node.names}
+        if isinstance(node, ast.ImportFrom):
+            base = node.module or ''
+            if node.level and package: base = importlib.util.resolve_name('.' * node.level + base, package)
+            found |= {(base, a.name) for a in node.names}
+    return found
+
+# %% ../../nbs/06_strategies/01_contract.ipynb #12eaf0ea
+def _beside(path: Path, source: str) -> dict[str, str]:
+    "The text of a user's file and of the modules beside it that it imports, directly or not; by file name."
+    texts, queue = {path.name: source}, [(source, '')]
+    while queue:
+        for base, name in _imports(*queue.pop()):
+            for file in _files(path.parent, f'{base}.{name}'.strip('.')):
+                if file in texts: continue
+                texts[file] = (path.parent / file).read_text(encoding='utf-8')
+                queue.append((texts[file], _package(file)))
+    return texts
+
+def _files(folder: Path, name: str) -> list[str]:
+    "The files in a folder that an import of this name runs: the packages it lies in, and the module."
+    parts = name.split('.')
+    stems = ['/'.join(parts[:k]) for k in range(1, len(parts) + 1) if parts[0] != 'trading_lib']
+    return [file for stem in stems for file in (f'{stem}/__init__.py', f'{stem}.py') if (folder / file).is_file()]
+
+def _package(file: str) -> str: return '.'.join(Path(file).parts[:-1])
+
+# %% ../../nbs/06_strategies/01_contract.ipynb #35581f3f
+def _load(path: Path) -> ModuleType:
+    "A user's file or notebook as a module; whatever goes wrong in it becomes one `BadInput`."
+    if not path.is_file(): raise BadInput(f'there is no file {path}; a strategy is named path/to/file.py:function')
+    try: source = _exported(path) if path.suffix == '.ipynb' else path.read_text(encoding='utf-8')
+    except ValueError: raise BadInput(f'{path} cannot be read as {"a notebook" if path.suffix == ".ipynb" else "text"}') from None
+    file = path.resolve()
+    linecache.cache[f'<{file}>'] = (len(source), None, source.splitlines(True), f'<{file}>')   # so that the source can be shown
+    try:
+        code, texts = compile(source, f'<{file}>', 'exec'), _beside(file, source)
+        module = ModuleType('user_' + sha256(json.dumps([str(file), texts]).encode()).hexdigest()[:12])
+        module.__file__, module.texts = str(file), texts
+        sys.modules[module.__name__] = module
+        with _importable(file.parent, texts): exec(code, vars(module))
+    except Exception as error:  # user code may raise anything; here it becomes one sentence
+        raise BadInput(f'{path} does not import: {type(error).__name__}: {error}') from error
+    return module
+
+def _exported(path: Path) -> str:
+    "The exported cells of a notebook, one after the other."
+    cells = json.loads(path.read_text(encoding='utf-8')).get('cells', [])
+    code = [''.join(c['source']) for c in cells if c.get('cell_type') == 'code']
+    return '\n\n'.join(c for c in code if c.lstrip().startswith(('#| export', '#|export')))
+
+@contextmanager
+def _importable(folder: Path, files: Iterable[str]):
+    "While this lasts the files of a folder can be imported, as they are now."
+    tops = {Path(file).parts[0].removesuffix('.py') for file in files}
+    mine = lambda: [name for name in sys.modules if name.partition('.')[0] in tops]
+    kept, writes = {name: sys.modules.pop(name) for name in mine()}, sys.dont_write_bytecode
+    sys.path.insert(0, str(folder)); sys.dont_write_bytecode = True
+    importlib.invalidate_caches()
+    try: yield
+    finally:
+        sys.path.remove(str(folder)); sys.dont_write_bytecode = writes
+        for name in mine(): del sys.modules[name]
+        sys.modules.update(kept)
+
+# %% ../../nbs/06_strategies/01_contract.ipynb #25e6c1db
 def find(
     spec: str,       # a name of this chapter, `path/to/file.py:function` or `path/to/notebook.ipynb:function`
 ) -> Strategy:
@@ -185,55 +260,60 @@ def find(
 
 def catalogue() -> list[Strategy]:
     "Every strategy of this chapter, by scanning it, in the order of their names."
-    import trading_lib.strategies as chapter
+    chapter = importlib.import_module('trading_lib.strategies')   # by name: the contract does not depend on what it finds
     modules = [importlib.import_module(f'{chapter.__name__}.{m.name}') for m in pkgutil.iter_modules(chapter.__path__)]
     own = {f.__name__: f for m in modules for f in vars(m).values() if hasattr(f, 'strategy_needs') and f.__module__ == m.__name__}
     return [Strategy(own[name], name) for name in sorted(own)]
 
-def _load(path: Path) -> ModuleType:
-    "A user's file or notebook as a module; whatever goes wrong in it becomes one `BadInput`."
-    if not path.is_file(): raise BadInput(f'there is no file {path}; a strategy is named path/to/file.py:function')
-    try: source = _exported(path) if path.suffix == '.ipynb' else path.read_text(encoding='utf-8')
-    except ValueError: raise BadInput(f'{path} cannot be read as {"a notebook" if path.suffix == ".ipynb" else "text"}') from None
-    filename = str(path.resolve())
-    module = ModuleType('user_' + sha256(f'{filename}{source}'.encode()).hexdigest()[:12])
-    module.__file__ = filename
-    linecache.cache[f'<{filename}>'] = (len(source), None, source.splitlines(True), f'<{filename}>')   # so that the source can be shown
-    sys.modules[module.__name__] = module
-    try: exec(compile(source, f'<{filename}>', 'exec'), vars(module))
-    except Exception as error:  # user code may raise anything; here it becomes one sentence
-        raise BadInput(f'{path} does not import: {type(error).__name__}: {error}') from error
-    return module
+# %% ../../nbs/06_strategies/01_contract.ipynb #155399b1
+def _modules(base: str, name: str = '') -> set[str]:
+    "The modules of the library that an import reaches; none for what is not ours."
+    if base.partition('.')[0] != 'trading_lib': return set()
+    folders = importlib.util.find_spec(base).submodule_search_locations
+    if not folders: return {base}
+    thing = getattr(importlib.import_module(base), name, None) if name else None
+    if isinstance(thing, ModuleType): return _modules(thing.__name__)
+    home = getattr(thing, '__module__', None)
+    if home in sys.modules and getattr(sys.modules[home], name, None) is thing: return _modules(home)
+    return {m.name for m in pkgutil.walk_packages(folders, f'{base}.') if not m.ispkg}
 
-def _exported(path: Path) -> str:
-    "The exported cells of a notebook, one after the other."
-    cells = json.loads(path.read_text(encoding='utf-8')).get('cells', [])
-    code = [''.join(c['source']) for c in cells if c.get('cell_type') == 'code']
-    return '\n\n'.join(c for c in code if c.lstrip().startswith(('#| export', '#|export')))
+# %% ../../nbs/06_strategies/01_contract.ipynb #57eee765
+def _origin(function: Callable) -> tuple[dict[str, str], set[str]]:
+    "Where a function was written: the texts that are not of the library, and the library's modules that they reach."
+    module, file = sys.modules.get(function.__module__), inspect.getsourcefile(function) or ''
+    if function.__module__.partition('.')[0] == 'trading_lib': return {}, {function.__module__}
+    if not hasattr(module, 'texts') and not Path(file).is_file(): return _cells(function)
+    texts = module.texts if hasattr(module, 'texts') else _beside(Path(file), Path(file).read_text(encoding='utf-8'))
+    return texts, {m for name, text in texts.items() for imported in _imports(text, _package(name)) for m in _modules(*imported)}
 
-# %% ../../nbs/06_strategies/01_contract.ipynb #51926102
+def _cells(function: Callable) -> tuple[dict[str, str], set[str]]:
+    "The same, of a function that was written in a cell."
+    texts, modules, queue = {}, set(), [function]
+    while queue:
+        each = queue.pop()
+        texts[f'{each.__name__}()'] = source = inspect.getsource(each)
+        modules |= {m for imported in _imports(dedent(source)) for m in _modules(*imported)}
+        for thing in (each.__globals__.get(name) for name in _names(each.__code__)):
+            written = inspect.isfunction(thing) and thing.__module__ == each.__module__
+            if written and f'{thing.__name__}()' not in texts: queue.append(thing)
+            if not written: modules |= _modules(getattr(thing, '__name__' if isinstance(thing, ModuleType) else '__module__', None) or '')
+    return texts, modules
+
+def _names(code: CodeType) -> set[str]:
+    "The names that a compiled function looks up, those of the functions in it too."
+    return set(code.co_names).union(*(_names(each) for each in code.co_consts if isinstance(each, CodeType)))
+
+# %% ../../nbs/06_strategies/01_contract.ipynb #c9d6d20d
 def code_files(
     strategy: Strategy,
-) -> dict[str, str]:     # module name → SHA-256 of its file; the strategy's own source under its name
-    "Digests of all the code a strategy's answer depends on, as far as it is ours."
-    found, queue = {strategy.name: strategy.code}, [inspect.getmodule(strategy.function)]
-    if strategy.needs: queue.append(importlib.import_module('trading_lib.strategies.feeds'))   # what makes the columns it reads
+) -> dict[str, str]:     # what → SHA-256: the strategy's own source by its name, files beside it, modules of the library
+    "Digests of all the code a strategy's answer depends on, as far as it is ours or yours."
+    texts, queue = _origin(strategy.function)
+    texts = {strategy.name: strategy.source, **texts}
+    if strategy.needs: queue |= _modules('trading_lib.strategies.feeds')
     while queue:
-        module = queue.pop()
-        source = ''.join(linecache.cache[f'<{module.__file__}>'][2]) if module.__name__.startswith('user_') else Path(module.__file__).read_text()
-        key = module.__name__ if module.__name__.startswith('trading_lib') else Path(module.__file__).name
-        found[key] = sha256(source.encode()).hexdigest()
-        queue += [sys.modules[name] for name in _ours(source, module.__package__ or '') - set(found) if name in sys.modules]
-    return dict(sorted(found.items()))
-
-def _ours(source: str, package: str) -> set[str]:
-    "Modules of the library that a source text imports, behind the chapters' faces."
-    names = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import): names |= {a.name for a in node.names}
-        if isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name('.' * node.level + (node.module or ''), package) if node.level else node.module
-            if not base.startswith('trading_lib'): continue
-            owner = importlib.import_module(base)
-            names |= {getattr(getattr(owner, a.name, None), '__module__', base) for a in node.names}
-    return {n for n in names if n.startswith('trading_lib')}
+        name = queue.pop()
+        spec = importlib.util.find_spec(name)
+        texts[name] = Path(spec.origin).read_text(encoding='utf-8')
+        queue |= {m for imported in _imports(texts[name], spec.parent) for m in _modules(*imported)} - set(texts)
+    return {name: sha256(texts[name].encode()).hexdigest() for name in sorted(texts)}
