@@ -3,9 +3,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command 
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 UV := uv==0.13.8
+INSTALL = $(BIN)/uv pip install --python $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test setup lock export book lint bench clean
+.PHONY: demo test setup lock export lint clean
 
 demo: .venv/ready        ## the whole story in three minutes, offline
 	@$(BIN)/trading demo
@@ -23,8 +24,9 @@ setup: .venv/ready       ## .venv with everything in it
 	@echo "== setting up .venv with $$($(PYTHON) --version), about a minute (2 GB on disk)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo '== fetching uv'; $(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
-	@echo '== installing the locked packages, hashes checked'; $(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
-	@echo '== installing this project'; $(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
+	@echo '== installing the locked packages, hashes checked'; \
+	$(INSTALL) --require-hashes -r requirements.lock || { echo '== again, with the certificates of the system'; $(INSTALL) --system-certs --require-hashes -r requirements.lock; }
+	@echo '== installing this project'; $(INSTALL) --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
 lock:                    ## resolve the dependencies anew
