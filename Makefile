@@ -15,7 +15,7 @@ test: .venv/ready        ## everything that must hold
 	@echo '== the package is what the notebooks say'; $(BIN)/python tests/export_in_sync.py
 	@echo '== ruff'; $(BIN)/ruff check --quiet .
 	@echo '== the chapters, executed'; $(BIN)/nbdev-test --n-workers 2
-	@echo '== pytest'; $(BIN)/python -m pytest
+	@echo '== pytest'; $(BIN)/python -m pytest -n 2 --dist loadfile
 
 setup: .venv/ready       ## .venv with everything in it
 

@@ -5,9 +5,13 @@ Every command takes `--json` (one JSON object on stdout, everything else on stde
 """
 import errno
 import json
+import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,10 +39,18 @@ Columns = Annotated[str | None, typer.Option(help='Columns to read beside OHLCV,
 AllowGaps = Annotated[bool, typer.Option('--allow-gaps', help='Accept missing bars.')]
 Fee = Annotated[float | None, typer.Option('--fee-bps', help='Fee on notional, in basis points; settings.ini if not given.')]
 Slippage = Annotated[float | None, typer.Option('--slippage-bps', help='Slippage against you, in basis points; settings.ini if not given.')]
-Cash = Annotated[float, typer.Option(help='Initial equity, in the quote asset.')]
+def _cash(value: float) -> float:
+    if not 0 < value < math.inf: raise BadInput(f'cash was {value}; it must be a finite amount above 0')
+    return value
+
+
+Cash = Annotated[float, typer.Option(help='Initial equity, in the quote asset.', callback=_cash)]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
 
 
 # ── how the command speaks ──
+
+_stdout: ContextVar = ContextVar('stdout')   # for answers; what a strategy prints goes to stderr, or it would spoil them
 
 def say(text: str):
     "Something a person may want to know; never part of the answer."
@@ -47,8 +59,7 @@ def say(text: str):
 
 def answer(data: dict, as_json: bool, text: str | Callable[[], str] = ''):
     "The answer, on stdout: JSON for programs, text for people."
-    if as_json: print(json.dumps(data, default=str, allow_nan=False))
-    else: print(text() if callable(text) else text or _lines(data))
+    print(json.dumps(data, default=str, allow_nan=False) if as_json else text() if callable(text) else text or _lines(data), file=_stdout.get(sys.stdout), flush=True)
 
 
 def _lines(data: dict) -> str:
@@ -157,14 +168,78 @@ def backtest(strategy: StrategyName, data: Data, param: Params = None, fee_bps: 
 
 
 def save_backtest(done, folder: Path):
-    "The series and tables behind the numbers."
+    "The series and tables behind the numbers; all of the files are written before the first is put in place."
     if folder.exists() and not folder.is_dir(): raise BadInput(f'--out was {folder}, which is a file; name a folder')
-    folder.mkdir(parents=True, exist_ok=True)
     run = done.simulation
-    run.equity.to_frame().assign(position=run.position, cash=run.cash, target=done.target, close=done.bars.close).to_parquet(folder / 'equity.parquet')
-    run.fills.to_parquet(folder / 'fills.parquet')
-    done.trades.to_parquet(folder / 'trades.parquet')
-    (folder / 'summary.json').write_text(json.dumps(done.summary(), indent=1, default=str))
+    tables = dict(equity=run.equity.to_frame().assign(position=run.position, cash=run.cash, target=done.target, close=done.bars.close),
+                  fills=run.fills, trades=done.trades)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix='.') as beside:
+            for name, frame in tables.items(): frame.to_parquet(Path(beside) / f'{name}.parquet')
+            (Path(beside) / 'summary.json').write_text(json.dumps(done.summary(), indent=1, default=str))
+            for file in Path(beside).iterdir(): os.replace(file, folder / file.name)
+    except OSError as error: raise BadInput(f'--out {folder} cannot be written ({error.strerror or error}); nothing was changed there') from None
+
+
+@app.command()
+def sweep(strategy: StrategyName, data: Data,
+          param: Annotated[list[str] | None, typer.Option('-p', '--param', metavar='NAME=RANGE', help='START:STOP:STEP (STOP included), a comma list or one value; repeat for more.')] = None,
+          out: Annotated[Path | None, typer.Option(help='A Parquet file for the table: one row a set, parameters first.')] = None,
+          by: Annotated[str, typer.Option(help='The number that is best when it is largest.')] = 'sharpe',
+          no_cache: Annotated[bool, typer.Option('--no-cache', help='Compute every row, also those that are known.')] = False,
+          fee_bps: Fee = None, slippage_bps: Slippage = None, cash: Cash = 10_000.,
+          exchange: Exchange = None, timeframe: Timeframe = None, symbol: Symbol = None, start: Start = None, end: End = None,
+          columns: Columns = None, allow_gaps: AllowGaps = False, feed: Feeds = None, as_json: Json = False):
+    "A backtest of every set of parameters; interrupted, the same call goes on."
+    from trading_lib.backtest.sweep import check_metric, grid
+    from trading_lib.backtest.sweep import sweep as swept
+    from trading_lib.strategies.contract import find
+    if out and (out.suffix != '.parquet' or out.is_dir()): raise BadInput(f'--out was {out}; name a file that ends with .parquet')
+    check_metric(by)
+    chosen, ranges = find(strategy), pairs(param, '-p')
+    count = len(grid(chosen, ranges))
+    sample = sample_of(data, exchange, timeframe, symbol, start, end, columns, allow_gaps)
+    say(f'{chosen.name} on {sample}: {count:,} sets')
+    with sweep_progress(count) as progress:
+        done = swept(chosen, sample, ranges, costs_of(fee_bps, slippage_bps), cash, ledger(), feeds_of(feed, sample.symbol), progress,
+                     None if no_cache else settings().folder('runs') / 'sweeps')
+    if out: save_table(done.table, out)
+    found = done.summary(by)
+    answer(found | dict(out=str(out) if out else None), as_json, lambda: _swept(found, out))
+
+
+@contextmanager
+def sweep_progress(total: int):
+    "A bar with rate and time left on a terminal; elsewhere silence."
+    if not sys.stderr.isatty(): yield lambda done, total: None; return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    parts = BarColumn(40), MofNCompleteColumn(), TextColumn('{task.fields[rate]}'), TimeRemainingColumn()
+    with Progress(*parts, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task('', total=total, rate='')
+        yield lambda done, total: bar.update(task, completed=done, rate=f'{bar.tasks[0].speed or 0:,.0f} sets/s')
+
+
+def save_table(table, path: Path):
+    "Parquet, whole or not at all."
+    import io
+
+    from trading_lib.market.store import write_whole
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_whole(path, buffer.getvalue())
+
+
+def _swept(found: dict, out: Path | None) -> str:
+    "The closing line of a sweep."
+    params = lambda what: ', '.join(f'{name}={value}' for name, value in what['params'].items())
+    lines = [f'{found["sets"]:,} sets, {found["refused"]:,} refused, {found["computed"]:,} computed now; {found["trials"]:,} trials of {found["strategy"]} so far' +
+             (f'; table in {out}' if out else '')]
+    if found['best']:
+        best, region = found['best'], found['region']
+        lines += [f'best {found["by"]} {best["value"]:.3f} at {params(best)}; best region {region["mean"]:.3f} around {params(region)} (mean of {region["sets"]} sets)']
+    return '\n'.join(lines)
 
 
 @app.command()
@@ -363,17 +438,17 @@ def demo(data: Annotated[str | None, typer.Option('--data', metavar='FILE', help
 
 
 @app.command()
-def lab(port: int = 8888, host: str = '127.0.0.1', as_json: Json = False):
+def lab(port: Port = 8888, host: str = '127.0.0.1', as_json: Json = False):
     "JupyterLab on the book and the research notebooks."
     from production.places import open_lab
     return open_lab(settings().root, host, port, lambda url: answer(dict(url=url), as_json))
 
 
 @app.command()
-def dashboards(port: int = 8866, host: str = '127.0.0.1', expose: Expose = False, as_json: Json = False):
+def dashboards(port: Port = 8866, host: str = '127.0.0.1', expose: Expose = False, as_json: Json = False):
     "The Voila dashboards, for people who do not code."
     from production.places import open_dashboards
-    return open_dashboards(settings().root, host, port, expose, lambda url: answer(dict(url=url), as_json))
+    return open_dashboards(settings().root, host, port, expose, lambda pages: answer(pages, as_json))
 
 
 # ── how it ends ──
@@ -381,7 +456,7 @@ def dashboards(port: int = 8866, host: str = '127.0.0.1', expose: Expose = False
 def failure(error: BaseException) -> tuple[int, str]:
     "Exit code and the one line for whatever was raised."
     if isinstance(error, TradingError): return error.exit_code, str(error)
-    if isinstance(error, typer.TyperException): return 2, error.format_message()
+    if isinstance(error, typer.TyperException): return 2, 'name a command; they are listed by --help' if 'NoArgs' in type(error).__name__ else error.format_message()
     if isinstance(error, (KeyboardInterrupt, typer.Abort)): return 130, 'interrupted'
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT): return 2, f'the disk is full ({error.filename or "no file named"}); free some space and run it again'
     if isinstance(error, PermissionError): return 2, f'{error.filename} may not be written or read by this user; change its permissions or the paths in settings.ini'
@@ -391,8 +466,9 @@ def failure(error: BaseException) -> tuple[int, str]:
 def main(argv: list[str] | None = None) -> int:
     "Run the command line; never prints a traceback unless TRADING_TRACE is set."
     argv = sys.argv[1:] if argv is None else argv
+    _stdout.set(sys.stdout)
     try:
-        code = app(argv, standalone_mode=False, prog_name='trading') or 0
+        with nullcontext() if '--help' in argv else redirect_stdout(sys.stderr): code = app(argv, standalone_mode=False, prog_name='trading') or 0
         if code == 130: raise KeyboardInterrupt   # typer swallows it
     except BrokenPipeError: os._exit(0)   # the reader went away, as `| head` does
     except BaseException as error:  # the last place that can turn it into a sentence

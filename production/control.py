@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from production.journal import Journal, opening
 from trading_lib.core.errors import BadInput, Refused, TradingError, Unreachable
 from trading_lib.core.settings import Settings
 
+START_S = 20     # a runner that holds the journal listens within this time
 PATIENCE_S = 40   # a runner that cancels orders at a slow venue may take this long to answer
 
 
@@ -101,12 +103,14 @@ def _command(settings: Settings, request: dict, write: Callable[[Journal], dict 
     if dry_run:
         alive = ask(url, dict(do='status'))
         return dict(would=request['do'], by='the runner' if alive else 'this command', open_orders=[row['client_id'] for row in _orders(settings, True)])
-    for last in (False, True):   # a runner may start or end between the question and the lock
+    deadline = time.monotonic() + START_S
+    while True:   # a runner holds the journal for a moment before it listens, and after it has stopped to
         if said := ask(url, request): return said
         try:
             with Journal.open(url.render_as_string(hide_password=False)) as journal: more = write(journal) or {}
         except Refused:
-            if last: raise
+            if time.monotonic() > deadline: raise
+            time.sleep(.05)
             continue
         return dict(done=request['do'], by='this command', **more)
 

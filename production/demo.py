@@ -40,7 +40,7 @@ class Demo:
                           f'  the report      {self.report.page}',
                           f'  the promotion   {self.promotion}',
                           '  the notebooks   .venv/bin/trading lab          http://127.0.0.1:8888/lab',
-                          '  the dashboard   .venv/bin/trading dashboards   http://127.0.0.1:8866',
+                          '  the dashboard   .venv/bin/trading dashboards   http://127.0.0.1:8866/voila/render/backtest_explorer.ipynb',
                           '  the journal     .venv/bin/trading status       .venv/bin/trading orders',
                           f'All of it took {self.duration_s:.0f} s.'])
 
@@ -48,10 +48,11 @@ class Demo:
 def run_demo(settings: Settings, data: str | None = None, allow_gaps: bool = False) -> Demo:
     "Tell the story on the synthetic market, or on the bars of a file."
     began, store = time.monotonic(), Store(settings.folder('store'))
+    mine = None if data is None else load_sample(data, store, allow_gaps=allow_gaps)   # what is wrong with it is said before the story begins
     if data is None:
         with _step(1, 'a synthetic market goes into the store') as say: say(_fill(store))
     else:
-        with _step(1, f'your bars: {data}') as say: say(str(load_sample(data, store, allow_gaps=allow_gaps)))
+        with _step(1, f'your bars: {data}') as say: say(str(mine))
     with _step(2, 'can the bars be trusted?') as say:
         quality = check_data(data or SYMBOL, store, None if data else EXCHANGE)
         say(str(quality))

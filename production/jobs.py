@@ -1,5 +1,6 @@
 """Notebooks as jobs: checked parameters in, a folder with the executed notebook, a page and a record out."""
 import ast
+import asyncio
 import json
 import os
 import re
@@ -153,6 +154,13 @@ def _kernels(private: str) -> type:
 
         @default('connection_file')
         def _own_connection_file(self) -> str: return os.path.join(private, 'kernel.json')
+
+        async def shutdown_kernel(self, now: bool = False, restart: bool = False):
+            "After a Ctrl-C the cell is still waited for, and that wait would end in a traceback when it finds the kernel gone: it ends first."
+            waits = asyncio.all_tasks() - {asyncio.current_task()}
+            for wait in waits: wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            await super().shutdown_kernel(now, restart)
     return OwnKernel
 
 

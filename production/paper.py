@@ -38,6 +38,7 @@ from trading_lib.strategies.feeds import decider, with_needs
 VENUE = 'binance'       # whose protocol the local exchange speaks
 KEY, SECRET = 'local-key', 'local-secret'   # it checks signatures; there is nothing to protect
 WEIGHT = 10_000_000     # its request weight a minute: no limit, it is ours
+MOST = 20                # differences that are told one by one
 HISTORY = 500           # bars that have closed when the exchange is served by itself
 
 
@@ -116,17 +117,17 @@ def trade_on_paper(promotion: str, settings: Settings, data: str | None = None, 
     rules = spot_rules(sample.symbol, float(sample.bars.close.iloc[first]), money(dossier.costs['fee_bps']) / 10_000)
     slippage, cash = money(dossier.costs['slippage_bps']) / 10_000, money(dossier.initial_equity)
     folder = settings.folder('runs') / 'paper' / dossier.id / account
-    say(f'{sample}: trading the last {bars} bars on paper as {account}' + (', from where it was left' if (folder / 'exchange.log').exists() else ''))
+    _same_request(folder / 'request.json', dict(bars=bars, data_fingerprint=sample.fingerprint), account)
+    _refuse_halted(settings, booked_as)
+    again = (folder / 'exchange.log').exists()
     child = start_child([sample], folder, rules={sample.symbol: rules}, first=first + 1, balances={rules.quote: str(cash)}, slippage=str(slippage))
     try:
-        with Journal.open(settings.journal_url) as journal:
-            settled: list[float] = []
-            def tell(bar: int):
-                settled.append(time.monotonic())
-                passed(bisect_right(times, bar) - first)
-            balances = asyncio.run(_trade(mandate, journal, child.url, times[-1], tell, say))
-            bot = journal.bot(dossier.digest, booked_as, sample.symbol, sample.timeframe).id
-            books = PaperBooks(journal.equity(bot), journal.orders(bot), journal.fills(bot), balances)
+        say(f'{sample}: trading the last {bars} bars on paper as {account}' + (', from where it was left' if again else ''))
+        settled: list[float] = []
+        def tell(bar: int):
+            settled.append(time.monotonic())
+            passed(bisect_right(times, bar) - first)
+        books = asyncio.run(_trade(mandate, settings, child.url, times[-1], tell, say))
     finally: child.stop()
     replayed = replay_venue(decider(strategy, dossier.params, mandate.feeds), sample.bars, rules, dossier.window_bars, cash, mandate.buffer, first, slippage)
     done = PaperRun(dossier.id, booked_as, sample.symbol, stamp(sample.bars.index[first]), stamp(sample.bars.index[-1]), bars,
@@ -138,21 +139,40 @@ def trade_on_paper(promotion: str, settings: Settings, data: str | None = None, 
 
 # ── the run ──
 
-async def _trade(mandate: Mandate, journal: Journal, url: str, last: int, venue_time_passes: Callable[[int], object], say: Callable[[str], None]) -> dict:
-    "The runner of live, until the bar that opens at `last` is settled; gives the venue's balances at the end."
+async def _trade(mandate: Mandate, settings: Settings, url: str, last: int, venue_time_passes: Callable[[int], object], say: Callable[[str], None]) -> PaperBooks:
+    "The runner of live, until the bar that opens at `last` is settled; gives the books at the end."
     sessions = []
-    gateway = await connect(VENUE, KEY, SECRET, WEIGHT, redirect=lambda client: sessions.append(rewire(client, url)))
+    gateway = await connect(VENUE, KEY, SECRET, WEIGHT, redirect=lambda client: sessions.append(rewire(client, url)) or sessions[-1])
     try:
         async with aiohttp.ClientSession(url) as control:
             async def settled(bar: int):
                 venue_time_passes(bar)
                 async with control.post('/control/release', json=dict(through=bar)) as answer: await answer.read()
-            ended = await Runner(mandate, gateway, journal, settled, say).run(until=last)
-        if ended == 'signal': raise KeyboardInterrupt
-        return {asset: free + locked for asset, (free, locked) in (await gateway.balances()).items()}
+            with Journal.open(settings.journal_url) as journal:
+                if await Runner(mandate, gateway, journal, settled, say).run(until=last) == 'signal': raise KeyboardInterrupt
+                balances = {asset: free + locked for asset, (free, locked) in (await gateway.balances()).items()}
+                bot = journal.bot(mandate.dossier, mandate.account, mandate.symbol, mandate.timeframe).id
+                return PaperBooks(journal.equity(bot), journal.orders(bot), journal.fills(bot), balances)
     finally:
         await gateway.close()
         for session in sessions: await session.close()
+
+
+def _same_request(path: Path, request: dict, account: str):
+    "A run that was interrupted goes on with what it was begun with; raises `BadInput` that says what that was."
+    if not path.exists(): return write_whole(path, json.dumps(request).encode())
+    begun = json.loads(path.read_text())
+    if begun['bars'] != request['bars']:
+        raise BadInput(f'{account} was begun with --bars {begun["bars"]} and is not finished; give that again, or begin another with --account NAME')
+    if begun != request: raise BadInput(f'{account} was begun on other bars and is not finished; give those again, or begin another with --account NAME')
+
+
+def _refuse_halted(settings: Settings, account: str):
+    "Before anything is begun: raises `Refused` while trading is halted."
+    try: journal = Journal.reader(settings.journal_url)
+    except BadInput: return   # none yet; if it is damaged, opening it to write says so
+    with journal:
+        if halted := journal.halted(VENUE, account): raise Refused(halted)
 
 
 def _sample(dossier: Dossier, settings: Settings, data: str | None, allow_gaps: bool) -> Sample:
@@ -193,13 +213,13 @@ def _side_by_side(paper: PaperBooks, replayed: VenueReplay, research: Simulation
 
 def _compared(paper: PaperBooks, replayed: VenueReplay) -> list[str]:
     "Where the journal and replay differ, in words; nothing where they are the same to the last digit."
-    found = []
+    found, by_bar = [], []
     if len(paper.decisions) != len(replayed.decisions): found.append(f'{len(paper.decisions)} decisions on paper, {len(replayed.decisions)} in replay')
     for ours, theirs in zip(paper.decisions, replayed.decisions, strict=False):
         names = ('bar', 'target', 'close', 'cash', 'position', 'equity')
         mine = tuple(ours[name] for name in names)
         other = (_ms(theirs.time), theirs.target, theirs.close, theirs.cash, theirs.position, theirs.equity)
-        found += [f'{stamp(theirs.time)} {n}: {a} on paper, {b} in replay' for n, a, b in zip(names, mine, other, strict=True) if a != b]
+        by_bar += [f'{stamp(theirs.time)} {n}: {a} on paper, {b} in replay' for n, a, b in zip(names, mine, other, strict=True) if a != b]
     orders = {_ms(d.time): d.order for d in replayed.decisions if d.order}
     for ours in paper.orders:
         theirs = orders.pop(ours['bar'], None)
@@ -209,9 +229,12 @@ def _compared(paper: PaperBooks, replayed: VenueReplay) -> list[str]:
     found += [f'order {o.order.client_id} is missing on paper' for o in orders.values()]
     fills = [tuple(f[k] for k in ('side', 'quantity', 'price', 'fee', 'fee_asset')) for f in paper.fills]
     if fills != [(f.side, f.quantity, f.price, f.fee, f.fee_asset) for f in replayed.fills]: found.append('the fills differ')
-    balances = {asset: amount for asset, amount in replayed.balances.items()}
-    if {asset: paper.balances.get(asset, Decimal(0)) for asset in balances} != balances: found.append(f'balances: {paper.balances} on paper, {balances} in replay')
-    return found
+    if halt := next((o for o in paper.orders if o['status'] == 'CANCELED' and 'halted' in o['reason']), None):
+        found.insert(0, f'trading was halted, and order {halt["client_id"]} was withdrawn ({halt["reason"]}); from there on the two differ')
+    if {asset: paper.balances.get(asset, Decimal(0)) for asset in replayed.balances} != replayed.balances:
+        found.append(f'balances: {paper.balances} on paper, {replayed.balances} in replay')
+    found += by_bar
+    return found if len(found) <= MOST else [*found[:MOST], f'and {len(found) - MOST} more']
 
 
 def _ms(moment) -> int: return int(moment.value // 1_000_000)

@@ -40,12 +40,12 @@ def open_lab(root: Path, host: str, port: int, ready: Callable[[str], None]) -> 
     return _run([sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={root}', f'--ip={host}', f'--port={port}', *root_user], root)
 
 
-def open_dashboards(root: Path, host: str, port: int, expose: bool, ready: Callable[[str], None]) -> int:
+def open_dashboards(root: Path, host: str, port: int, expose: bool, ready: Callable[[dict[str, str]], None]) -> int:
     "Voila on research/dashboards, until it is stopped. Who reaches it from elsewhere may not name files of this machine."
     loopback(host, expose)
     free_port(host, port)
     folder = PROJECT / 'research' / 'dashboards'
-    ready(f'http://{host}:{port}')
+    ready({page.stem: f'http://{host}:{port}/voila/render/{page.name}' for page in sorted(folder.glob('*.ipynb'))})
     return _run([sys.executable, '-m', 'voila', str(folder), '--no-browser', f'--Voila.ip={host}', f'--port={port}',
                  '--VoilaConfiguration.show_tracebacks=False', '--VoilaConfiguration.preheat_kernel=True', '--KernelManager.transport_encryption=auto',
                  '--Voila.log_level=ERROR'], root, TRADING_DASHBOARD_OWN_FILES='0' if expose else '1')

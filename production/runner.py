@@ -374,6 +374,7 @@ class Runner:
     async def _pause(self):
         "Nothing is decided while halted; the bars of that time are caught up with afterwards."
         self.journal.state(self.bot.id, 'HALTED')
+        self.say(f'waiting: {self.halted}')
         await self._cancel_all()
         while self.halted and not self.stopping:
             try: await asyncio.wait_for(self.wake.wait(), self.mandate.poll_s)

@@ -1,15 +1,16 @@
 """Shared fixtures. Real market data lives outside the repository; tests that want it skip where it is missing."""
+import os
 from pathlib import Path
 
 import pytest
 
-SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+SHARED = Path(os.environ.get('TRADING_TEST_DATA') or Path(__file__).resolve().parents[2] / 'shared' / 'data')
 
 
 @pytest.fixture(scope='session')
 def shared_data() -> Path:
     "The folder of real market data."
-    if not SHARED.is_dir(): pytest.skip(f'real market data is not here: {SHARED}')
+    if not SHARED.is_dir(): pytest.skip(f'real market data is not here: {SHARED}; name its folder in TRADING_TEST_DATA')
     return SHARED
 
 

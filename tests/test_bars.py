@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trading_lib.core.errors import BadInput
-from trading_lib.market.bars import OHLCV, join_known, moments, numbers, resample, step_of, timeframe_of
+from trading_lib.market.bars import OHLCV, join_known, moments, numbers, resample, step_of, tidy, timeframe_of
 
 HOURS = pd.date_range('2024-03-10', periods=48, freq='h', tz='UTC', name='time', unit='ns')
 BARS = pd.DataFrame({c: np.arange(1., 49) for c in OHLCV}, HOURS)
@@ -76,3 +76,14 @@ def test_weeks_begin_on_a_monday_wherever_the_bars_do(timeframe):
 def test_hours_and_days_begin_at_midnight_utc():
     assert resample(BARS[5:], '1d').index.tolist() == [HOURS[24]]
     assert resample(BARS[1:], '4h').index[0] == HOURS[4]
+
+
+@pytest.mark.parametrize(('columns', 'kept'), [(('volume',), []), (('open', 'close'), []), (('Mood', 'mood'), ['mood'])])
+def test_a_column_that_is_named_twice_is_kept_once(columns, kept):
+    raw = pd.DataFrame({c: 1. for c in [*OHLCV, 'mood']}, pd.date_range('2024', periods=3, freq='h', name='time'))
+    assert list(tidy(raw, columns=columns)) == OHLCV + kept
+
+
+def test_times_too_close_to_be_bars_are_refused_in_one_line():
+    raw = pd.DataFrame({'time': np.arange(3) * 3600 + 17 * 10**16} | {c: 1. for c in OHLCV})
+    with pytest.raises(BadInput, match='the times cannot be right: they begin at 1975-05-22'): timeframe_of(tidy(raw))

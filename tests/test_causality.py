@@ -1,5 +1,6 @@
 "Causality: planted leaks are caught, on any market, and honest strategies are left alone."
 import datetime
+import sys
 import threading
 import time
 from time import time as now_s
@@ -155,6 +156,9 @@ CLOCK = dict(
     time_time=lambda b: c(b) * (time.time() // 86400 % 2), time_by_name=lambda b: c(b) * (now_s() // 86400 % 2),
     time_ns=lambda b: c(b) * (time.time_ns() % 7), local=lambda b: c(b) * time.localtime().tm_yday,
     timestamp_now=lambda b: c(b) * pd.Timestamp.now('UTC').year, timestamp_today=lambda b: c(b) * pd.Timestamp.today().day_of_year,
+    second=lambda b: c(b) * (datetime.datetime.now().second % 2), microsecond=lambda b: c(b) * (datetime.datetime.now().microsecond % 2),
+    monotonic=lambda b: c(b) * (time.monotonic() // 3600 % 2), written=lambda b: c(b) * int(time.strftime('%j')),
+    words=lambda b: c(b) * (time.ctime()[:3] in ('Sat', 'Sun')),
     only_the_old=lambda b: c(b).where(b.index < pd.Timestamp.now('UTC') - pd.Timedelta('5min'), 0))
 
 @pytest.mark.parametrize('name', CLOCK)
@@ -248,3 +252,31 @@ def test_twenty_eight_thousand_bars_take_a_few_seconds(btc_hourly):
     began = time.process_time()
     find_peeking(find('donchian_breakout').exposures, bars)
     assert time.process_time() - began < 5
+
+
+def rarely(when):
+    "An honest crossing, but on rare bars it knows the next."
+    return lambda b: (sma(c(b), 10) > sma(c(b), 50)).where(~when(b), c(b).shift(-1) > c(b)).astype(float)
+
+RARE = dict(
+    one_bar_a_month=rarely(lambda b: (b.index.day == 13) & (b.index.hour == 7)),
+    one_single_bar=rarely(lambda b: b.index == pd.Timestamp('2022-03-10T02:00Z')),
+    quietest_of_500=rarely(lambda b: b.volume == b.volume.rolling(500).min()),
+    quietest_of_500_or_as_before=lambda b: rarely(lambda b: b.volume == b.volume.rolling(500).min())(b).where(c(b).shift(-1).notna()).ffill())
+
+@pytest.mark.parametrize('name', RARE)
+def test_a_rare_peek_is_caught(btc_hourly, name):
+    assert 'lookahead' in kinds(RARE[name], tidy(pd.read_parquet(btc_hourly)))
+
+
+def test_a_strategy_may_refuse_few_bars():
+    def choosy(b):
+        if len(b) < 100: raise BadInput(f'{len(b)} bars are too few')
+        return c(b) > sma(c(b), 20)
+    assert find_peeking(choosy, walk()).findings == ()
+    assert 'lookahead' in kinds(lambda b: choosy(b).shift(-1), walk())
+
+
+def test_one_that_leaves_on_part_of_the_sample_is_a_finding():
+    def leaves(b): return c(b) > 0 if len(b) == 3000 else sys.exit(0)
+    assert kinds(leaves, walk()) == {'window'}

@@ -125,7 +125,8 @@ def test_garbage_gets_one_clear_line(place, trading, name, content):
     (['backtest', 'sma_cross', '--data', 'missing.parquet'], ['missing.parquet']),
     (['backtest', 'sma_cross', '--data', 'coin.parquet', '--engine', 'kernal'], ['did you mean kernel?']),
     (['backtest', 'sma_cross', '--data', 'coin.parquet', '--fee-bps', '-3'], ['-3']),
-    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--cash', '0'], ['cash']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--cash', '0'], ['cash']), (['backtest', 'sma_cross', '--data', 'coin.parquet', '--cash', 'inf'], ['cash']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--out', 'coin.parquet/x'], ['--out']), (['lab', '--port', '99999'], ['--port', '65535']), ([], ['--help']),
     (['backtest', 'sma_cross', '--data', 'coin.parquet', '--start', '2090-01-01'], ['2090']),
     (['backtest', 'sma_cross', '--data', 'coin.parquet', '--start', 'soon'], ['soon']),
     (['backtest', 'nowhere.py:f', '--data', 'coin.parquet'], ['nowhere.py']),
@@ -154,6 +155,30 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name(place, trading):
     (place / 'settings.ini').write_text('[costs]\nfee_bsp = 10\n')
     code, _, err = trading('data', 'list')
     assert code == 2 and 'did you mean fee_bps?' in err
+
+
+def test_a_sweep_writes_a_row_a_set_and_counts_what_was_refused(place, trading):
+    argv = ('sweep', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=5:20:5', '-p', 'slow=10:40:10', '--out', 'table.parquet', '--json')
+    code, out, _ = trading(*argv)
+    found, table = json.loads(out), pd.read_parquet('table.parquet')
+    assert code == 0 and len(table) == found['sets'] == 16 and found['refused'] == 4   # 10/10, 15/10, 20/10, 20/20
+    assert list(table.columns[:2]) == ['fast', 'slow']
+    row = table[(table.fast == 5) & (table.slow == 20)].iloc[0]
+    one = json.loads(trading('backtest', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=5', '-p', 'slow=20', '--json')[1])
+    for name in ('final_equity', 'sharpe', 'max_drawdown', 'fees_paid', 'exposure', 'trades'): assert row[name] == pytest.approx(one[name], rel=1e-9)
+    assert json.loads(trading(*argv)[1])['computed'] == 0
+
+
+def test_a_sweep_refuses_a_bad_range_in_one_line(place, trading):
+    for bad in ('fast=5:20', 'fast=5:20:0', 'fast=5:999:5', 'fats=5:20:5'):
+        code, out, err = trading('sweep', 'sma_cross', '--data', 'coin.parquet', '-p', bad)
+        assert code == 2 and out == '' and err.count('\n') == 1, err
+
+
+def test_what_a_strategy_prints_does_not_spoil_the_answer(place, trading):
+    (place / 'loud.py').write_text('from trading_lib.strategies import strategy\n\n@strategy\ndef loud(bars):\n    "Talks."\n    print("hello")\n    return bars.close > 0\n')
+    code, out, err = trading('backtest', 'loud.py:loud', '--data', 'coin.parquet', '--json')
+    assert code == 0 and json.loads(out)['strategy'] == 'loud' and 'hello' in err
 
 
 def test_verify_says_no_with_exit_code_1_to_a_strategy_that_peeks(place, trading):

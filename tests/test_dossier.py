@@ -143,3 +143,9 @@ def test_reading_a_dossier_loads_nothing_heavy(folder):
                'sys.exit(f"loaded: {heavy}" if heavy else 0)')
     done = subprocess.run([sys.executable, '-c', program, str(folder)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('page', ['[]\n', 'null\n', '3\n', '"text"\n', '{}\n'])
+def test_a_page_that_is_no_record_is_damaged(folder, page):
+    (folder / 'dossier.json').write_text(page)
+    with pytest.raises(Damaged, match='is not what was promoted'): read_dossier(folder)

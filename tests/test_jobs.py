@@ -1,6 +1,10 @@
 """A notebook as a job: what goes in is checked, what comes out is kept, and what goes wrong is one line."""
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -98,6 +102,63 @@ def test_a_failing_notebook_is_recorded_and_its_error_keeps_its_meaning(home, co
     record = json.loads((folder / 'record.json').read_text())
     assert record['status'] == 'failed' and said in record['error']
     assert "'before'" in (folder / 'question.ipynb').read_text()
+
+
+WAITS = """import os, time
+from pathlib import Path
+Path('busy').write_text(str(os.getpid()))
+while True: time.sleep(.05)"""
+SEEN_LATE = """import atexit, os, signal, subprocess
+project = os.getppid()
+inherited, held = os.pipe()   # closes with the kernel
+subprocess.Popen(['sh', '-c', f'cat; sleep 1.5; kill -CONT {project}'], stdin=inherited, stdout=subprocess.DEVNULL, start_new_session=True)
+atexit.register(os.kill, project, signal.SIGSTOP)"""
+
+
+@pytest.mark.parametrize('before', ["'before'", SEEN_LATE], ids=['at once', 'kernel found dead late'])
+def test_ctrl_c_in_a_cell_is_one_line_and_keeps_what_was_executed(home, before):
+    assert interrupted(home, before, times=1) == (130, '', 'error: interrupted\n')
+    (folder,) = (home / 'runs').iterdir()
+    assert sorted(p.name for p in folder.iterdir()) == ['question.ipynb', 'record.json', 'report.html']
+    assert json.loads((folder / 'record.json').read_text())['status'] == 'interrupted'
+    assert before.splitlines()[0] in (folder / 'question.ipynb').read_text()
+
+
+def test_a_second_ctrl_c_is_one_line_too(home):
+    assert interrupted(home, "'before'", times=2) == (130, '', 'error: interrupted\n')
+    assert not [p for p in (home / 'runs').iterdir() if p.name.startswith('.')]
+
+
+def interrupted(home: Path, before: str, times: int) -> tuple[int, str, str]:
+    "Exit code, stdout and stderr of `trading run` after a Ctrl-C in a cell, as a terminal sends it; the kernel must be gone then."
+    command = [sys.executable, '-m', 'production.cli', 'run', str(written(home, before, WAITS))]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        kernel = int(appears(home / 'busy'))
+        for again in range(times):
+            time.sleep(.3 * again)
+            os.killpg(run.pid, signal.SIGINT)
+        out, err = run.communicate(timeout=60)
+    finally:
+        run.kill()
+        run.wait()
+    assert gone(kernel)
+    return run.returncode, out, err
+
+
+def appears(path: Path) -> str:
+    "What a file holds, as soon as it holds something."
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if path.exists() and (said := path.read_text()): return said
+        time.sleep(.05)
+    raise AssertionError(f'{path} did not appear')
+
+
+def gone(process: int) -> bool:
+    until = time.monotonic() + 10
+    while Path(f'/proc/{process}').exists() and time.monotonic() < until: time.sleep(.05)
+    return not Path(f'/proc/{process}').exists()
 
 
 def test_an_unwritable_folder_is_one_line(home):

@@ -2,10 +2,13 @@
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import urllib.request
 from decimal import Decimal
 
@@ -438,6 +441,38 @@ def test_a_port_in_use_is_one_clear_line(tmp_path):
         with pytest.raises(BadInput, match='choose another with --port') as caught:
             start_child([sample()], tmp_path, first=10, port=taken.getsockname()[1])
         assert '\n' not in str(caught.value)
+
+
+def test_a_child_whose_parent_is_gone_before_it_can_refuse_says_nothing(tmp_path):
+    start_child([sample()], tmp_path, first=10).stop()
+    bars, = tmp_path.glob('*.parquet')
+    (tmp_path / 'exchange.log').write_text('{}\n' * 3)
+    ask = dict(markets=[dict(symbol='BTC/USDT', timeframe='1h', path=str(bars))], log=str(tmp_path / 'exchange.log'), port=0, bars_per_s=None,
+               settings=dict(first=10), rules={})
+    child = subprocess.Popen([sys.executable, '-m', 'production.local_exchange'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True)
+    child.stdout.close()   # as a parent that was interrupted
+    child.stdin.write(json.dumps(ask) + '\n')
+    child.stdin.flush()
+    assert (child.stderr.read(), child.wait(30)) == ('', 2)
+    child.stdin.close()
+    child.stderr.close()
+
+
+def test_an_interrupted_child_ends_without_a_word(tmp_path, capfd):
+    child = start_child([sample()], tmp_path, first=10)
+    child.process.send_signal(signal.SIGINT)
+    assert child.process.wait(30) == 130
+    child.stop()
+    assert capfd.readouterr() == ('', '')
+
+
+def test_a_full_disk_under_the_bars_of_a_child_is_one_line_with_the_path(tmp_path, monkeypatch):
+    def full(descriptor): raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(BadInput, match=r'\.parquet: cannot be written \(No space left on device\)') as caught:
+        start_child([sample()], tmp_path / 'paper', first=10)
+    assert str(tmp_path / 'paper') in str(caught.value) and list((tmp_path / 'paper').iterdir()) == []
 
 
 # What cannot be served

@@ -145,6 +145,29 @@ def test_a_halted_account_trades_nothing_until_it_is_resumed(desk, cross, capsys
     assert trade_on_paper(cross.id, desk, bars=60, account='halted').agrees
 
 
+def test_a_halt_while_a_bot_starts_is_committed_and_holds(desk, cross):
+    child = subprocess.Popen([sys.executable, '-m', 'production.cli', 'paper', cross.id, '--bars', '400', '--account', 'starting'], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, text=True, cwd=desk.root, env=dict(os.environ, PYTHONPATH=str(Path(__file__).resolve().parents[1])))
+    try:
+        for wait in (.3, .6): time.sleep(wait); assert main(['halt', '--who', 'test', '--why', 'early']) == 0
+        time.sleep(3)
+        before = decided(desk, 'starting')
+        time.sleep(1)
+        assert decided(desk, 'starting') == before < 400
+    finally:
+        child.kill()
+        child.communicate()
+        assert main(['resume', '--who', 'test']) == 0
+
+
+def test_an_unfinished_run_says_with_what_it_was_begun(desk, cross):
+    folder = desk.folder('runs') / 'paper' / cross.id / 'short'
+    folder.mkdir(parents=True)
+    (folder / 'request.json').write_text(json.dumps(dict(bars=40, data_fingerprint=cross.data_fingerprint)))
+    with pytest.raises(BadInput, match='begun with --bars 40'): trade_on_paper(cross.id, desk, bars=60, account='short')
+    assert trade_on_paper(cross.id, desk, bars=40, account='short').agrees
+
+
 def test_a_damaged_dossier_is_refused_with_one_line(desk, cross, tmp_path, capsys):
     copy = shutil.copytree(cross.folder, tmp_path / cross.folder.name)
     page = copy / 'report.html'

@@ -8,7 +8,7 @@ from trading_lib.backtest.run import backtest
 from trading_lib.core.errors import BadInput
 from trading_lib.market.bars import Sample, tidy
 from trading_lib.models.training import train
-from trading_lib.strategies.contract import code_files, describe, find
+from trading_lib.strategies.contract import as_exposure, code_files, describe, find
 from trading_lib.strategies.feeds import decider, load_feed, with_needs
 from trading_lib.strategies.hybrid import hybrid_trend
 from trading_lib.strategies.reversion import bollinger_reversion, rsi_reversion
@@ -338,3 +338,29 @@ def test_a_bot_asks_for_the_last_exposure(feeds):
     decide = decider(describe(hybrid_trend), dict(fast=20, slow=80), feeds)
     whole = exposures(hybrid_trend, dict(fast=20, slow=80), BARS, feeds)
     assert [decide(BARS[end - 600:end]) for end in range(700, 3000, 300)] == [whole.iloc[end - 1] for end in range(700, 3000, 300)]
+
+
+LEAVES = 'import sys\nfrom trading_lib.strategies import strategy\n'
+
+def test_a_strategy_that_wants_to_leave_is_refused_in_one_line(tmp_path):
+    (tmp_path / 'early.py').write_text(LEAVES + 'sys.exit(0)\n')
+    with pytest.raises(BadInput, match='early.py does not import: SystemExit: 0'): find(f'{tmp_path}/early.py:mine')
+    (tmp_path / 'late.py').write_text(LEAVES + '@strategy\ndef mine(bars): sys.exit(0)\n')
+    with pytest.raises(BadInput, match=r'mine raised SystemExit \(0\) at late\.py:4$'): find(f'{tmp_path}/late.py:mine').exposures(walk(50))
+
+
+def test_an_error_names_the_file_as_it_is_called(tmp_path):
+    (tmp_path / 'odd.py').write_text('def f(:\n')
+    with pytest.raises(BadInput, match=r'\(odd\.py, line 1\)'): find(f'{tmp_path}/odd.py:f')
+
+
+@pytest.mark.parametrize('answer', [['a'] * 50, np.array(['a'] * 50), np.ones(50) * 1j, [1j] * 50, {'a': 1}, [object()] * 50])
+@pytest.mark.filterwarnings('error')
+def test_an_answer_that_is_no_number_is_refused(answer):
+    bars = walk(50)
+    for each in (answer, pd.Series(answer, bars.index)) if not isinstance(answer, dict) else (answer,):
+        with pytest.raises(BadInput, match='returned what is no number'): as_exposure(each, bars)
+
+
+def test_a_number_with_an_underscore_is_refused():
+    with pytest.raises(BadInput, match='fast was 1_0; it must be an int'): find('sma_cross').check(dict(fast='1_0'))

@@ -8,10 +8,11 @@ from test_causality import walk
 from trading_lib.backtest.kernel import simulate
 from trading_lib.core.errors import BadInput
 from trading_lib.evidence import verdict
-from trading_lib.evidence.agreement import Agreement, compare
+from trading_lib.evidence.agreement import Agreement, agree, compare
 from trading_lib.evidence.verdict import verify
-from trading_lib.market.bars import Sample
-from trading_lib.strategies.contract import find
+from trading_lib.execution.costs import Costs
+from trading_lib.market.bars import Sample, tidy
+from trading_lib.strategies.contract import as_exposure, find
 
 SAMPLE = Sample(walk(2000), 'COIN/USDT', '1h', 'made up', synthetic=True)
 
@@ -118,3 +119,10 @@ def test_engines_that_disagree_fail_the_verdict(monkeypatch):
     first = pd.Timestamp(result.json()['agreement']['first_bar'])
     assert not result.passed and {f.kind for f in result.findings} == {'agreement'}
     assert first == simulate(SAMPLE.bars, target).fills.time[0]
+
+
+def test_an_honest_strategy_that_fees_eat_passes(btc_hourly):
+    bars = tidy(pd.read_parquet(btc_hourly))
+    target = as_exposure(bars.volume > bars.volume.shift(1), bars)
+    assert simulate(bars, target, Costs(20)).equity.iloc[-1] < 1e-9
+    assert agree(bars, target, Costs(20)) == Agreement(('kernel', 'vectorbt', 'replay'), pytest.approx(0, abs=1e-12), None)

@@ -1,6 +1,8 @@
 """The local exchange in a process of its own, which never outlives the one that started it."""
 import asyncio
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import pandas as pd
 from trading_lib.core.errors import BadInput, TradingError, Unreachable
 from trading_lib.execution.matching import MarketRules
 from trading_lib.market.bars import Sample
+from trading_lib.market.store import write_whole
 
 
 @dataclass
@@ -39,13 +42,10 @@ def start_child(
     **settings: object,                              # `first balances slippage max_share keys` of `LocalExchange`
 ) -> Child:
     "Start an exchange and wait until it serves; the log in the folder is continued. Raises `BadInput` with the child's own words."
-    folder.mkdir(parents=True, exist_ok=True)
     markets = []
     for sample in samples:
         path = folder / f'{sample.fingerprint[:16]}.parquet'
-        if not path.exists():
-            sample.bars.to_parquet(path.with_suffix('.part'))
-            path.with_suffix('.part').rename(path)
+        if not path.exists(): write_whole(path, sample.bars.to_parquet())
         markets.append(dict(symbol=sample.symbol, timeframe=sample.timeframe, path=str(path)))
     ask = dict(markets=markets, log=str(folder / 'exchange.log'), port=port, bars_per_s=bars_per_s, settings=settings,
                rules={symbol: asdict(rule) for symbol, rule in (rules or {}).items()})
@@ -72,9 +72,15 @@ def main():
         exchange = LocalExchange(samples, rules=rules, log=Path(ask['log']), **ask['settings'])
         asyncio.run(_until_stdin_ends(exchange, ask['port'], ask['bars_per_s']))
     except TradingError as error:
-        print(json.dumps({'error': str(error)}), flush=True)
+        _tell({'error': str(error)})
         return error.exit_code
+    except KeyboardInterrupt: return 130
     return 0
+
+
+def _tell(answer: dict):
+    "One JSON line for the parent; it may have been interrupted, and then nobody listens."
+    with contextlib.suppress(BrokenPipeError): os.write(sys.stdout.fileno(), (json.dumps(answer) + '\n').encode())
 
 
 def _rules(rule: dict) -> MarketRules:
@@ -94,7 +100,7 @@ async def _until_stdin_ends(exchange, port: int, bars_per_s: float | None):
     serving = asyncio.create_task(serve(exchange, port=port, bars_per_s=bars_per_s, ready=ready))
     await asyncio.wait([serving, ready], return_when=asyncio.FIRST_COMPLETED)
     if serving.done(): serving.result()
-    print(json.dumps({'url': ready.result(), 'port': int(ready.result().rpartition(':')[2])}), flush=True)
+    _tell({'url': ready.result(), 'port': int(ready.result().rpartition(':')[2])})
     waiting = asyncio.create_task(ended.wait())
     await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
     serving.cancel()

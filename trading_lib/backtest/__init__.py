@@ -8,11 +8,12 @@ __all__ = []
 # %% ../../nbs/07_backtest/00_backtest.ipynb #629c397d
 import lazy_loader
 
-# %% ../../nbs/07_backtest/00_backtest.ipynb #beda1a1e
+# %% ../../nbs/07_backtest/00_backtest.ipynb #13270473
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     kernel=['simulate', 'Simulation'],
     vectorised=['simulate_vectorbt', 'portfolio'],
     replay=['replay_venue', 'VenueReplay', 'Decision'],
     ledger=['Ledger', 'Trial'],
     run=['backtest', 'Backtest'],
+    sweep=['grid', 'regions', 'best_region', 'heatmap', 'Sweep'],
 ))

@@ -17,8 +17,21 @@ from ..core.errors import BadInput
 from ..execution import costs as shared
 from ..execution.costs import Costs
 
-# %% ../../nbs/07_backtest/01_kernel.ipynb #b8b8ff11
+# %% ../../nbs/07_backtest/01_kernel.ipynb #d63890d5
 _price, _fee, _affordable = (numba.njit(f) for f in (shared.fill_price, shared.fee_of, shared.affordable))
+
+@numba.njit
+def _filled(wanted, equity, close, open_, cash, position, fee, slippage):
+    "Signed quantity, price and fee of the order that brings `position` to `wanted`, and the cash after it."
+    quantity = wanted * equity / close - position
+    side = 1. if quantity > 0 else -1.
+    price = _price(open_, side, slippage)
+    paid = _fee(abs(quantity), price, fee)
+    after = cash - quantity * price - paid
+    if side > 0 and after < 0:                           # a buy, also a cover, takes what cash pays with its fee
+        quantity = max(_affordable(cash, price, fee), 0.)
+        paid, after = _fee(quantity, price, fee), min(cash, 0.)
+    return quantity, price, paid, after
 
 def _compile(arithmetic: str):
     """The loop as machine code.
@@ -33,14 +46,7 @@ def _compile(arithmetic: str):
         for t in range(n):
             if t > 0 and target[t-1] != wanted:
                 wanted = target[t-1]
-                quantity = wanted * equity[t-1] / close[t-1] - position
-                side = 1. if quantity > 0 else -1.
-                price = _price(open_[t], side, slippage)
-                paid = _fee(abs(quantity), price, fee)
-                after = cash - quantity * price - paid
-                if side > 0 and after < 0:               # a buy, also a cover, takes what cash pays with its fee
-                    quantity = max(_affordable(cash, price, fee), 0.)
-                    paid, after = _fee(quantity, price, fee), min(cash, 0.)
+                quantity, price, paid, after = _filled(wanted, equity[t-1], close[t-1], open_[t], cash, position, fee, slippage)
                 if quantity != 0:
                     cash, position = after, position + quantity
                     fills[count, 0], fills[count, 1] = t, quantity

@@ -44,11 +44,11 @@ class Causality:
     findings: tuple[Finding, ...]
     warmup_bars: int | None    # after so many bars the answer no longer depends on where they began; None if that was not seen
 
-# %% ../../nbs/08_evidence/01_causality.ipynb #cbc5d683
-def _ask(function: Callable, bars: pd.DataFrame) -> pd.DataFrame | Exception:
+# %% ../../nbs/08_evidence/01_causality.ipynb #53fe6331
+def _ask(function: Callable, bars: pd.DataFrame) -> pd.DataFrame | BaseException:
     "The answer as a table on the index of `bars`, or what the function raised."
     try: return _table(function(bars.copy(deep=True)), bars)
-    except Exception as error: return error   # the function is a stranger's; whatever it raises is evidence
+    except (Exception, SystemExit) as error: return error   # the function is a stranger's; whatever it raises is evidence
 
 def _table(answer: object, bars: pd.DataFrame) -> pd.DataFrame:
     "Columns of floats; rows that were left out are unknown."
@@ -66,17 +66,22 @@ def _moved(one: pd.DataFrame, other: pd.DataFrame, slack: np.ndarray | float = 0
     a, b = one.to_numpy(), other.to_numpy()
     with np.errstate(invalid='ignore'): return (np.abs(a - b) > slack) | (np.isnan(a) != np.isnan(b))
 
-# %% ../../nbs/08_evidence/01_causality.ipynb #35832146
+# %% ../../nbs/08_evidence/01_causality.ipynb #8aa77804
 def _cuts(base: pd.DataFrame, bars: pd.DataFrame, count: int) -> np.ndarray:
-    "How many bars to keep, `count` times: where the answer changed, before large moves, and evenly."
+    "How many bars to keep, `count` times: where the answer blipped or changed, before large moves, and evenly."
     n, values = len(bars), np.nan_to_num(base.to_numpy())
     every = np.arange(1, n - 1)
-    changed = every[(values[1:-1] != values[:-2]).any(axis=1)]
+    changed, blips = _changes(values)
     closes = bars.loc[:, [name for name in bars.columns if _field(name) == 'close']].to_numpy(float)
     move = np.nan_to_num(np.abs(closes[1:] / closes[:-1] - 1)).max(axis=1, initial=0.)   # from each bar to the next
     largest = lambda rows: rows[np.argsort(-move[rows], kind='stable')]
     chosen = [rows[:count // 4] for rows in (largest(changed), _spread(changed, count // 4), largest(every), _spread(every, count // 4))]
-    return np.unique(np.concatenate(chosen)) + 1
+    return np.unique(np.concatenate([largest(blips)[:count // 4], *chosen])) + 1
+
+def _changes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "The rows that differ from the one before, and of those the ones that differ from the next too; the last row is left out."
+    new, passing = ((values[1:-1] != other).any(axis=1) for other in (values[:-2], values[2:]))
+    return np.flatnonzero(new) + 1, np.flatnonzero(new & passing) + 1
 
 def _spread(rows: np.ndarray, count: int) -> np.ndarray:
     "Some of the rows, evenly."
@@ -90,24 +95,47 @@ def _prices(bars: pd.DataFrame) -> list:
     "The columns that are prices."
     return [name for name in bars.columns if _field(name) in OHLCV[:4]]
 
-# %% ../../nbs/08_evidence/01_causality.ipynb #bf7074f1
+# %% ../../nbs/08_evidence/01_causality.ipynb #03e57f0c
 def _futures(past: pd.DataFrame, future: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     "Other ways it could have gone on, by name."
     shuffled = np.random.default_rng(0).permutation(len(future))
     yield 'shuffled', future.iloc[shuffled].set_axis(future.index)
-    upside_down, spiked, calm = (future.copy(deep=True) for _ in range(3))
+    yield 'upside down', _upside_down(future, past.iloc[-1])
+    spiked, calm = future.copy(deep=True), future.copy(deep=True)
     for name in future.columns:
-        field, last = _field(name), past[name].iloc[-1]
-        if field in OHLCV[:4]:
-            level = past[(*name[:-1], 'close') if isinstance(name, tuple) else 'close'].iloc[-1]
-            partner = {'high': 'low', 'low': 'high'}.get(field, field)
-            other = future[(*name[:-1], partner) if isinstance(name, tuple) else partner]
-            upside_down[name], spiked[name], calm[name] = level**2 / other, future[name] * 2, level
-        elif pd.api.types.is_numeric_dtype(future[name]):
-            upside_down[name], spiked[name], calm[name] = future[name] * (3 if field == 'volume' else -1), future[name] * 5, last
-    yield from (('upside down', upside_down), ('twice as high', spiked), ('dead calm', calm))
+        if _field(name) in OHLCV[:4]: spiked[name], calm[name] = future[name] * 2, past[_sibling(name, 'close')].iloc[-1]
+        elif pd.api.types.is_numeric_dtype(future[name]): spiked[name], calm[name] = future[name] * 5, past[name].iloc[-1]
+    yield from (('twice as high', spiked), ('dead calm', calm))
 
-# %% ../../nbs/08_evidence/01_causality.ipynb #2cd96c39
+def _upside_down(bars: pd.DataFrame, levels: pd.DataFrame | pd.Series) -> pd.DataFrame:
+    "Rises as falls and falls as rises, mirrored at the closes of `levels`; more volume, and the opposite of anything else."
+    turned = bars.copy(deep=True)
+    for name in bars.columns:
+        field = _field(name)
+        partner = {'high': 'low', 'low': 'high'}.get(field, field)
+        if field in OHLCV[:4]: turned[name] = levels[_sibling(name, 'close')]**2 / bars[_sibling(name, partner)]
+        elif pd.api.types.is_numeric_dtype(bars[name]): turned[name] = bars[name] * (3 if field == 'volume' else -1)
+    return turned
+
+def _sibling(name: object, field: str) -> object: return (*name[:-1], field) if isinstance(name, tuple) else field
+
+# %% ../../nbs/08_evidence/01_causality.ipynb #fccf2ef6
+def _suspects(function: Callable, bars: pd.DataFrame, base: pd.DataFrame, slack: np.ndarray, warmup: int, most: int = 16) -> np.ndarray:
+    "How many bars to keep, where an answer seems to have known the next bars."
+    n, period = len(bars), 2 * warmup + 2
+    turned = _upside_down(bars, bars.shift(1).fillna(bars.iloc[0]))
+    changed, blips = _changes(np.nan_to_num(base.to_numpy()))
+    count = lambda rows: np.bincount((rows + 1) % period, minlength=period)
+    offsets = np.argsort(-count(changed) - n * count(blips), kind='stable')[:max(20, min(200, 5_000_000 // n))]   # blips first
+    found, rows, both = set(), np.arange(n), pd.concat([bars, turned])
+    for offset in offsets:
+        answer = _ask(function, both.iloc[rows + n * (rows % period == offset)].set_axis(bars.index))
+        if isinstance(answer, BaseException): continue
+        moved = _moved(answer, base, slack).any(axis=1) & ((rows - offset) % period > warmup)
+        found |= {int(row + (offset - row) % period) for row in np.flatnonzero(moved)}
+    return _spread(np.array(sorted(c for c in found if 0 < c < n), int), most)
+
+# %% ../../nbs/08_evidence/01_causality.ipynb #0fc50823
 @dataclass(frozen=True)
 class _Move:
     "An answer that changed with the future."
@@ -117,10 +145,10 @@ class _Move:
     what: str              # was done to the future
     said: str              # with this future, and with that one
 
-def _compare(answer: object, reference: pd.DataFrame, cut: int, slack: np.ndarray, what: str, first: int) -> Iterator[_Move]:
-    "What of the first `cut` rows moved; `first` is the row of the sample that the answers begin with."
-    if isinstance(answer, Exception):
-        yield _Move(first + cut, first + cut - 1, None, what, f'raised {type(answer).__name__} ({answer})')
+def _compare(answer: object, reference: pd.DataFrame, cut: int, slack: np.ndarray, what: str, first: int, enough: int) -> Iterator[_Move]:
+    "What of the first `cut` rows moved; `first` is the row of the sample that the answers begin with, `enough` bars it has to answer."
+    if isinstance(answer, BaseException):
+        if cut >= enough: yield _Move(first + cut, first + cut - 1, None, what, f'raised {type(answer).__name__} ({answer})')
         return
     moved = _moved(answer[:cut], reference[:cut], slack)
     for column in np.flatnonzero(moved.any(axis=0)):
@@ -147,36 +175,43 @@ def _named(base: pd.DataFrame, column: int | None) -> str | None:
     name = None if column is None else base.columns[column]
     return None if name is None or isinstance(name, int | np.integer) else str(name)
 
-# %% ../../nbs/08_evidence/01_causality.ipynb #3e2da840
+# %% ../../nbs/08_evidence/01_causality.ipynb #84d6dcf5
 def _future_moves(
     function: Callable, bars: pd.DataFrame, base: pd.DataFrame, slack: np.ndarray, warmup: int | None,
 ) -> tuple[list[_Move], int]:
     "Every answer that changed with the future, and how many experiments there were."
     n = len(bars)
     ends = np.unique(np.r_[n - 1, n - 2, n - 3, np.linspace(n // 4, n - 4, 9).astype(int)])
-    moves = [m for c in ends for m in _compare(_ask(function, bars[:c]), base, c, slack, 'cut off', 0)]
+    enough = _enough(function, bars)
+    moves = [m for c in ends for m in _compare(_ask(function, bars[:c]), base, c, slack, 'cut off', 0, enough)]
     tried = len(ends)
-    length = n if warmup is None else min(max(4 * warmup, 400), n)
-    cuts = _cuts(base, bars, max(40, min(400, 2_000_000 // length)))
-    spliced = set(_spread(cuts, 16))
+    length = n if warmup is None else min(max(4 * warmup, 400, 2 * enough), n)
+    suspects = () if warmup is None else _suspects(function, bars, base, slack, warmup)
+    cuts = np.union1d(_cuts(base, bars, max(40, min(400, 2_000_000 // length))), suspects).astype(int)
+    spliced = {*_spread(cuts, 16), *suspects}
     ask = cache(lambda start, stop: base if stop - start == n else _ask(function, bars[start:stop]))
     for c in cuts:
         start, stop, reference = _stretch(c, length, n, ask)
         kept, rest = bars[start:c], bars[c:stop]
         futures = _futures(kept, rest) if c in spliced else ()
         others = [('cut off', kept)] + [(what, pd.concat([kept, future])) for what, future in futures]
-        for what, other in others: moves += _compare(_ask(function, other), reference, c - start, slack, what, start)
+        for what, other in others: moves += _compare(_ask(function, other), reference, c - start, slack, what, start, enough)
         tried += len(others)
     return moves, tried
+
+def _enough(function: Callable, bars: pd.DataFrame) -> int:
+    "So many bars, found by doubling, are not too few for the function."
+    lengths = (2**k for k in range(len(bars).bit_length()))
+    return next((k for k in lengths if not isinstance(_ask(function, bars[-k:]), BaseException)), len(bars))
 
 def _stretch(cut: int, length: int, n: int, ask: Callable) -> tuple[int, int, pd.DataFrame]:
     "Where to begin and end around a cut, and the answer there; the whole sample where a stretch is too short for the function."
     half = max(length // 2, 1)
     start = max(cut // half - 1, 0) * half
     stop = min(start + length + half, n)
-    return (0, n, ask(0, n)) if length == n or isinstance(ask(start, stop), Exception) else (start, stop, ask(start, stop))
+    return (0, n, ask(0, n)) if length == n or isinstance(ask(start, stop), BaseException) else (start, stop, ask(start, stop))
 
-# %% ../../nbs/08_evidence/01_causality.ipynb #aa3a127e
+# %% ../../nbs/08_evidence/01_causality.ipynb #babb35cc
 def _knife_edge(function: Callable, bars: pd.DataFrame, base: pd.DataFrame, slack: np.ndarray) -> np.ndarray:
     "Bars whose answer hangs on the last digits of the prices; none if that is true of many, for then it is no accident."
     edge = np.zeros(len(bars), bool)
@@ -184,10 +219,10 @@ def _knife_edge(function: Callable, bars: pd.DataFrame, base: pd.DataFrame, slac
         shaken = bars.copy(deep=True)
         shaken[_prices(bars)] *= 1 + 1e-12 * np.random.default_rng(seed).standard_normal((len(bars), 1))
         answer = _ask(function, shaken)
-        if not isinstance(answer, Exception): edge |= _moved(answer, base, slack).any(axis=1)
+        if not isinstance(answer, BaseException): edge |= _moved(answer, base, slack).any(axis=1)
     return edge if edge.mean() < .05 else np.zeros_like(edge)
 
-# %% ../../nbs/08_evidence/01_causality.ipynb #65ba9b8b
+# %% ../../nbs/08_evidence/01_causality.ipynb #9c911a37
 def _settled(answer: pd.DataFrame, base: pd.DataFrame, edge: np.ndarray, slack: np.ndarray) -> np.ndarray:
     "Per column, after how many bars the answer equals that of the whole sample for good."
     moved = _moved(answer, base, slack) & ~edge[:, None]
@@ -203,7 +238,7 @@ def _window(function: Callable, bars: pd.DataFrame, base: pd.DataFrame, slack: n
         starts.append((s, f'the first {s} bars at three times their price', pd.concat([past, bars[s:]])))
     for s, what, other in starts:
         answer = _ask(function, other)
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             return [Finding('window', iso(bars.index[s]), None, f'with {what} it raised {type(answer).__name__} ({answer}); a bot hands over the last '
                             'bars only; usual cause: a date or a number of bars that is taken for granted')], None
         took = _settled(answer[-(n - s):], base[s:], edge[s:], slack)
@@ -219,7 +254,7 @@ def _unsettled(bars: pd.DataFrame, base: pd.DataFrame, answer: pd.DataFrame, sta
                    f'with {what}, the answer {took.max() - 1} bars later at {stamp(bars.index[row])} was {said}; '
                    'usual cause: a sum, mean or extreme since the first bar; let it roll, or decay')
 
-# %% ../../nbs/08_evidence/01_causality.ipynb #b5a0d950
+# %% ../../nbs/08_evidence/01_causality.ipynb #d2aa1363
 def _clocks(moment: pd.Timestamp) -> list[tuple[object, object]]:
     "Each usual source of the time, beside one that says `moment` for ever."
     real, seconds = datetime.datetime, moment.timestamp()
@@ -232,7 +267,10 @@ def _clocks(moment: pd.Timestamp) -> list[tuple[object, object]]:
             (datetime.date, Same('date', (datetime.date,), dict(today=today))),
             (time.time, lambda: seconds), (time.time_ns, lambda: moment.as_unit('ns').value),
             (time.localtime, lambda at=None, real=time.localtime: real(seconds if at is None else at)),
-            (time.gmtime, lambda at=None, real=time.gmtime: real(seconds if at is None else at))]
+            (time.gmtime, lambda at=None, real=time.gmtime: real(seconds if at is None else at)),
+            (time.ctime, lambda at=None, real=time.ctime: real(seconds if at is None else at)),
+            (time.strftime, lambda form, at=None, real=time.strftime, local=time.localtime: real(form, at or local(seconds))),
+            (time.monotonic, lambda: seconds), (time.monotonic_ns, lambda: moment.as_unit('ns').value)]
 
 def _namespaces(function: object) -> list[dict]:
     "The global names that a function sees, and those of the functions it holds."
@@ -274,7 +312,7 @@ def _replaced(moment: pd.Timestamp, function: Callable | None):
         for space, name, real, _ in names: space[name] = real
         for name, method in kept.items(): setattr(pd.Timestamp, name, method)
 
-# %% ../../nbs/08_evidence/01_causality.ipynb #c577b464
+# %% ../../nbs/08_evidence/01_causality.ipynb #add5a8a6
 REPEATED_BARS = 3000   # a clock or a memory shows on a part of the sample as well
 
 def _repeats(function: Callable, bars: pd.DataFrame) -> Iterator[Finding]:
@@ -289,7 +327,8 @@ def _repeats(function: Callable, bars: pd.DataFrame) -> Iterator[Finding]:
             if other is not None: _ask(function, other)
             yield from _changed(_ask(function, bars), first, bars, 'state', f'asked again {what}')
     later = (end + pd.Timedelta(wait) for wait in ('7h13min', '3D', '45D', '183D', '400D'))
-    for moment in (bars.index[n // 2], *later, pd.Timestamp('2000-01-01T05:00Z')):
+    for k, moment in enumerate((bars.index[n // 2], *later, pd.Timestamp('2000-01-01T05:00Z')), start=1):
+        moment += k * pd.Timedelta('13.254691s')   # no bar opens at such a moment
         with clock_at(moment, function): answer = _ask(function, bars)
         yield from _changed(answer, first, bars, 'clock', f'asked when the clock said {stamp(moment)} and not {stamp(end)}')
 
@@ -298,9 +337,9 @@ CAUSES = dict(state='a variable outside the function, or random numbers without 
 
 def _changed(again: object, first: object, bars: pd.DataFrame, kind: str, what: str) -> Iterator[Finding]:
     "A finding if the same question got another answer."
-    if isinstance(again, Exception) or isinstance(first, Exception):
+    if isinstance(again, BaseException) or isinstance(first, BaseException):
         if type(again) is type(first): return
-        said = f'raised {type(again).__name__} ({again})' if isinstance(again, Exception) else 'answered, where it had raised an error before'
+        said = f'raised {type(again).__name__} ({again})' if isinstance(again, BaseException) else 'answered, where it had raised an error before'
         yield Finding(kind, None, None, f'{what}, it {said}; usual cause: {CAUSES[kind]}')
         return
     moved = _moved(again, first)
@@ -328,7 +367,7 @@ def find_writing(
     return [Finding('mutation', None if row is None else iso(bars.index[row]), None if name is None else str(name),
                     f'it {what} {which} of the bars it was given; usual cause: bars[...] = ... ; keep it in a variable, or work on bars.copy()')]
 
-# %% ../../nbs/08_evidence/01_causality.ipynb #2d13a048
+# %% ../../nbs/08_evidence/01_causality.ipynb #0c0b8abc
 LEAST_BARS = 40
 
 def find_peeking(
@@ -340,7 +379,7 @@ def find_peeking(
     own = bars.copy(deep=True)
     try: base = _table(function(own), bars)
     except TradingError: raise
-    except Exception as error:  # a stranger's function; whatever it raises is evidence
+    except (Exception, SystemExit) as error:  # a stranger's function; whatever it raises is evidence
         said = f'it raised {type(error).__name__} ({error}) on the whole sample; nothing else could be tried'
         return Causality((Finding('state', None, None, said),), None)
     written = find_writing(own, bars)

@@ -96,7 +96,7 @@ def _page(record: Mapping) -> bytes:
     "The record as the file shows it: canonical, but on lines that a person can read."
     return _json(record, indent=1) + b'\n'
 
-# %% ../../nbs/08_evidence/04_dossier.ipynb #51b235e1
+# %% ../../nbs/08_evidence/04_dossier.ipynb #4581f606
 def read_dossier(
     name: Path | str,                 # a folder, its dossier.json, or a name under `root`
     root: Path | str | None = None,   # the folder of all promotions
@@ -106,7 +106,8 @@ def read_dossier(
     try:
         page = (folder / PAGE).read_bytes()
         record = json.loads(page)
-        sound = _page(record) == page and digest(record) == record['digest'] and folder.name == f'{record["name"]}-{record["digest"][:12]}'
+        sound = (isinstance(record, dict) and _page(record) == page and digest(record) == record['digest']
+                 and folder.name == f'{record["name"]}-{record["digest"][:12]}')
     except (OSError, ValueError, KeyError, TypeError, BadInput): sound = False
     if not sound: raise Damaged(f'{folder / PAGE} is not what was promoted; restore it from a backup or promote again')
     for file, expected in record['files'].items():

@@ -87,13 +87,13 @@ def numbers(
     if errors == 'coerce' or not text.any(): return read
     raise BadInput(f'{where} was {values[text].iloc[0]!r} at {stamp(values.index[text.argmax()])}; it must be a number')
 
-# %% ../../nbs/01_market/01_bars.ipynb #f820e657
+# %% ../../nbs/01_market/01_bars.ipynb #0b15b673
 TIME_NAMES = ('time', 'open_time', 'date', 'timestamp')
 
 def tidy(
     frame: pd.DataFrame,         # as read from a file: any column order and case, times in a column or the index
     name: str = 'bars',          # what to call it in an error
-    columns: tuple[str, ...] = (),   # columns to keep beside OHLCV
+    columns: tuple[str, ...] = (),   # columns to keep beside OHLCV; naming one twice keeps it once
 ) -> pd.DataFrame:               # a bar table, checked
     "A raw table as bars; raises `BadInput` that names the column or row at fault."
     frame = frame.rename(columns=lambda c: str(c).strip().lower())
@@ -101,14 +101,14 @@ def tidy(
     frame = frame.rename(columns=lambda c: str(c).strip().lower())
     times = next((c for c in TIME_NAMES if c in frame), None)
     if times is None: raise BadInput(f'{name}: no time column among {list(frame.columns)[:8]}; name it {", ".join(TIME_NAMES)}')
-    wanted = OHLCV + [c.lower() for c in columns]
+    wanted = list(dict.fromkeys([*OHLCV, *(c.lower() for c in columns)]))
     if missing := [c for c in wanted if c not in frame]:
         raise BadInput(f'{name}: no column {", ".join(missing)}; it has {", ".join(map(str, frame.columns))}')
     bars = frame[wanted].set_axis(moments(frame[times], name))
     for column in wanted: bars[column] = numbers(bars[column], f'{name}: {column}')
     return check_bars(bars, name)
 
-# %% ../../nbs/01_market/01_bars.ipynb #b607ba46
+# %% ../../nbs/01_market/01_bars.ipynb #9fa7d2d1
 def step_of(
     times: pd.DatetimeIndex,    # in any order, perhaps with holes and twins
 ) -> pd.Timedelta | None:       # None for fewer than two different times
@@ -122,6 +122,9 @@ def timeframe_of(
     "The bar length: the commonest step."
     step = step_of(bars.index)
     if step is None: raise BadInput(f'the length of a bar cannot be told from {len(bars)} bar; give at least two')
+    if step % pd.Timedelta('1s'):
+        raise BadInput(f'the times cannot be right: they begin at {bars.index[0]} and are {step.value:,} ns apart; '
+                       'write 2024-03-10T02:00Z or epoch milliseconds')
     return timeframe_name(step)
 
 def gaps(

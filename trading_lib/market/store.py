@@ -397,7 +397,7 @@ def read_facts(
     except (OSError, ValueError, KeyError, pa.ArrowException) as error: raise _damaged(path, error) from None
     return frame.set_axis(frame.index.as_unit('ns'))
 
-# %% ../../nbs/01_market/03_store.ipynb #e1f9104f
+# %% ../../nbs/01_market/03_store.ipynb #313933f2
 def load_sample(
     data: str | Path,                   # a file, or a symbol of the store
     store: Store,
@@ -419,7 +419,7 @@ def load_sample(
         sample = store.read(str(data), exchange, timeframe, start, end)
         if missing := [c for c in columns if c not in sample.bars]:
             raise BadInput(f'{data}: no column {", ".join(missing)} in the store; it has {", ".join(sample.bars.columns)}')
-        sample = replace(sample, bars=sample.bars[[*OHLCV, *columns]])
+        sample = replace(sample, bars=sample.bars[list(dict.fromkeys([*OHLCV, *columns]))])
     return sample if allow_gaps or not len(sample.gaps) else _refuse_gaps(sample, pull=not names_file(data, store))
 
 # %% ../../nbs/01_market/03_store.ipynb #5b008ef8

@@ -40,7 +40,7 @@ def strategy(
     function.strategy_needs = tuple(needs)
     return function
 
-# %% ../../nbs/06_strategies/01_contract.ipynb #b865740c
+# %% ../../nbs/06_strategies/01_contract.ipynb #6dd0b829
 @dataclass(frozen=True)
 class Parameter:
     "One knob of a strategy, read from its signature."
@@ -70,9 +70,10 @@ class Parameter:
 
     def check(self, value: Any) -> Any:
         "The value in its own type; raises `BadInput` with the bounds."
-        from pydantic import ValidationError
-        try: return self._adapter.validate_python(value)
-        except ValidationError: raise BadInput(f'{self.name} was {value}; it must be {self.bounds}') from None
+        try:
+            if self.kind in (int, float) and '_' in str(value): raise ValueError('1_0 is rather a slip than ten')
+            return self._adapter.validate_python(value)
+        except ValueError: raise BadInput(f'{self.name} was {value}; it must be {self.bounds}') from None
 
 # %% ../../nbs/06_strategies/01_contract.ipynb #181a3530
 def parameters_of(
@@ -99,14 +100,14 @@ def _space(hint: Any, default: Any) -> dict:
             if getattr(note, bound, None) is not None: space |= {side: getattr(note, bound), f'open_{side}': is_open}
     return space
 
-# %% ../../nbs/06_strategies/01_contract.ipynb #bd0e8b20
+# %% ../../nbs/06_strategies/01_contract.ipynb #f70c936a
 def as_exposure(
     answer: Any,               # what the function returned
     bars: pd.DataFrame,        # what it was given
     name: str = 'strategy',    # what to call it in an error
 ) -> pd.Series:                # float64 in [-1, 1], no NaN, on the index of `bars`
     "Target exposure per bar; raises `BadInput` where the answer breaks the contract."
-    values = answer.to_numpy(dtype=float, na_value=np.nan) if isinstance(answer, pd.Series) else np.asarray(answer, dtype=float)
+    values = _floats(answer, name)
     if values.shape != (len(bars),): raise BadInput(f'{name} returned {values.shape} values for {len(bars)} bars; it must return one a bar')
     if isinstance(answer, pd.Series) and not answer.index.equals(bars.index):
         raise BadInput(f'{name} returned another index than that of its bars; return it unchanged')
@@ -115,7 +116,15 @@ def as_exposure(
         raise BadInput(f'{name} returned {values[wrong][0]:g} at {bars.index[wrong.argmax()]}; exposure is a share of equity in [-1, 1]')
     return pd.Series(values, bars.index, name='exposure').ffill().fillna(0.) + 0.
 
-# %% ../../nbs/06_strategies/01_contract.ipynb #8ec7680a
+def _floats(answer: Any, name: str) -> np.ndarray:
+    "The answer as floats, NaN where it says nothing."
+    try:
+        if np.iscomplexobj(answer): raise TypeError('complex numbers are no share of anything')
+        return answer.to_numpy(dtype=float, na_value=np.nan) if isinstance(answer, pd.Series) else np.asarray(answer, dtype=float)
+    except (TypeError, ValueError):
+        raise BadInput(f'{name} returned what is no number for a bar ({type(answer).__name__}); exposure is a share of equity in [-1, 1]') from None
+
+# %% ../../nbs/06_strategies/01_contract.ipynb #4e089d1b
 @dataclass(frozen=True, eq=False)
 class Strategy:
     "A marked function with what its signature says."
@@ -157,9 +166,10 @@ class Strategy:
         chosen = self.check(params)
         try: answer = self.function(bars.copy(deep=False), **chosen)
         except TradingError: raise
-        except Exception as error:  # user code may raise anything; here it becomes one sentence
+        except (Exception, SystemExit) as error:  # user code may raise anything; here it becomes one sentence
             frame = inspect.getinnerframes(error.__traceback__)[-1]
-            raise BadInput(f'{self.name} raised {type(error).__name__} ({error}) at {Path(frame.filename).name}:{frame.lineno}') from error
+            raise BadInput(f'{self.name} raised {type(error).__name__} ({error}) at '
+                           f'{Path(frame.filename.strip("<>")).name}:{frame.lineno}') from error
         return as_exposure(answer, bars, self.name)
 
 # %% ../../nbs/06_strategies/01_contract.ipynb #e8cc3057
@@ -205,7 +215,7 @@ def _files(folder: Path, name: str) -> list[str]:
 
 def _package(file: str) -> str: return '.'.join(Path(file).parts[:-1])
 
-# %% ../../nbs/06_strategies/01_contract.ipynb #35581f3f
+# %% ../../nbs/06_strategies/01_contract.ipynb #55c68152
 def _load(path: Path) -> ModuleType:
     "A user's file or notebook as a module; whatever goes wrong in it becomes one `BadInput`."
     if not path.is_file(): raise BadInput(f'there is no file {path}; a strategy is named path/to/file.py:function')
@@ -219,8 +229,9 @@ def _load(path: Path) -> ModuleType:
         module.__file__, module.texts = str(file), texts
         sys.modules[module.__name__] = module
         with _importable(file.parent, texts): exec(code, vars(module))
-    except Exception as error:  # user code may raise anything; here it becomes one sentence
-        raise BadInput(f'{path} does not import: {type(error).__name__}: {error}') from error
+    except (Exception, SystemExit) as error:  # user code may raise anything; here it becomes one sentence
+        said = str(error).replace(f'{file.name}>', file.name)   # a syntax error names the file as it was compiled
+        raise BadInput(f'{path} does not import: {type(error).__name__}: {said}') from error
     return module
 
 def _exported(path: Path) -> str:
