@@ -236,7 +236,7 @@ def test_an_explorer_counts_what_was_looked_at_once(tmp_path):
     explorer = widgets.Explorer(widgets.sources(Store(tmp_path / 'store'), {'COIN/USDT': sample()}), ledger)
     for fast in (12, 14, 12): explorer.knobs['fast'].value = fast
     assert len(explorer.seen) == ledger.count('sma_cross') == 3
-    assert '3 trials in this session' in explorer.count.value
+    assert '3 trials on this page' in explorer.count.value
 
 
 def test_again_refuses_what_the_strategy_refuses():

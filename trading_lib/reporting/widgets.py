@@ -107,7 +107,7 @@ def _cost(name: str, bps: float) -> 'ipywidgets.FloatSlider':
     ends = dict(value=bps, min=0, max=max(50, bps), step=.5)
     return w.FloatSlider(**ends, description=name, readout_format='.3g', continuous_update=False, **_wide())
 
-# %% ../../nbs/09_reporting/05_widgets.ipynb #5a8fe5d3
+# %% ../../nbs/09_reporting/05_widgets.ipynb #30b40d94
 @patch
 def choose(self: Explorer):
     "Another strategy: its own controls, at their defaults."
@@ -134,7 +134,7 @@ def redraw(self: Explorer):
     self.numbers.value = headline_table(done)
     self.seen.add(repr(trial_of(done)))
     tries = len(self.seen)
-    counted = f'{tries} trial{"s" if tries > 1 else ""} in this session, {done.trials:,} of {done.strategy.name} in the ledger.'
+    counted = f'{tries} trial{"s" if tries > 1 else ""} on this page, {done.trials:,} of {done.strategy.name} in the ledger.'
     self.count.value = words(f'{counted} The more of them, the less the best one says.')
     self.draw()
 
