@@ -1,8 +1,12 @@
 """Shared fixtures. Real market data lives outside the repository; tests that want it skip where it is missing."""
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell that starts the tests in the background has Ctrl-C ignored; the programs that they interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(os.environ.get('TRADING_TEST_DATA') or Path(__file__).resolve().parents[2] / 'shared' / 'data')
 
