@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from production.gateway import Gateway, connect
 from production.local_exchange.client import rewire
@@ -25,7 +26,7 @@ POSTGRES = os.environ.get('TRADING_TEST_POSTGRES', 'postgresql+psycopg://postgre
 def postgres() -> Iterator[str]:
     "The address of an empty schema; the test is skipped where there is no server."
     try: server = create_engine(POSTGRES, connect_args={'connect_timeout': 2}, isolation_level='AUTOCOMMIT').connect()
-    except Exception as error: pytest.skip(f'no PostgreSQL at {POSTGRES} (name one with TRADING_TEST_POSTGRES): {str(error).splitlines()[0]}')
+    except OperationalError as error: pytest.skip(f'no PostgreSQL at {POSTGRES} (name one with TRADING_TEST_POSTGRES): {str(error).splitlines()[0]}')
     schema = f'journal_{uuid4().hex[:12]}'
     server.execute(text(f'create schema {schema}'))
     try: yield f'{POSTGRES}?options=-csearch_path%3D{schema}'
