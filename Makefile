@@ -6,7 +6,7 @@ UV := uv==0.13.8
 INSTALL = $(BIN)/uv pip install --python $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test setup lock export lint clean
+.PHONY: demo test agreement bench bench-quick bench-million bench-lock setup lock export lint clean
 
 demo: .venv/ready        ## the whole story in three minutes, offline
 	@$(BIN)/trading demo
@@ -16,6 +16,22 @@ test: .venv/ready        ## everything that must hold
 	@echo '== ruff'; $(BIN)/ruff check --quiet .
 	@echo '== the chapters, executed'; $(BIN)/nbdev-test --n-workers 2
 	@echo '== pytest'; $(BIN)/python -m pytest -n 2 --dist loadfile
+
+agreement: .venv/ready   ## thousands of generated markets through every engine, about an hour
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 tests/test_agreement.py
+
+bench: .venv/ready       ## side by side with the peers: docs/benchmarks.md, a quarter of an hour
+	$(BIN)/python tests/bench
+
+bench-quick: .venv/ready ## the same, smaller, on the screen only
+	$(BIN)/python tests/bench --quick
+
+bench-million: .venv/ready   ## a million sets of parameters
+	$(BIN)/python tests/bench --only million
+
+bench-lock:              ## resolve the peers anew
+	printf '%s\n' backtesting backtrader | $(BIN)/uv pip compile --quiet --universal --generate-hashes -c requirements.lock - -o requirements-bench.lock --custom-compile-command 'make bench-lock'
+	printf '%s\n' nautilus_trader | $(BIN)/uv pip compile --quiet --universal --generate-hashes - -o requirements-bench-nautilus.lock --custom-compile-command 'make bench-lock'
 
 setup: .venv/ready       ## .venv with everything in it
 
@@ -30,7 +46,7 @@ setup: .venv/ready       ## .venv with everything in it
 	@touch $@
 
 lock:                    ## resolve the dependencies anew
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --extra dev --extra postgres pyproject.toml -o requirements.lock --custom-compile-command 'make lock'
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --extra dev --extra postgres --extra dask pyproject.toml -o requirements.lock --custom-compile-command 'make lock'
 
 export: .venv/ready      ## nbs/ -> trading_lib/
 	$(BIN)/nbdev-export

@@ -24,8 +24,10 @@ def promote(strategy: str, data: str, params: dict, costs: Costs, cash: float, r
 
 def run_report(strategy: str, data: str, params: dict, costs: Costs, cash: float, request: dict, feeds: dict[str, str], settings: Settings) -> RunRecord:
     "The strategy report, executed; `request` holds what else chooses the bars: exchange, timeframe, symbol, start, end, columns, allow_gaps."
-    chosen = find(strategy).check(params)
-    asked = dict(strategy=strategy, data=_absolute(data), params=chosen, fee_bps=costs.fee_bps, slippage_bps=costs.slippage_bps, cash=cash, feeds=feeds, **request)
+    named = find(strategy)
+    if named.orders or named.several:
+        raise Refused(f'{named.name} {"returns orders" if named.orders else "weighs several symbols"}, and paper trades the exposure of one symbol; research it with: trading backtest {strategy}')
+    asked = dict(strategy=strategy, data=_absolute(data), params=named.check(params), fee_bps=costs.fee_bps, slippage_bps=costs.slippage_bps, cash=cash, feeds=feeds, **request)
     return run_notebook(REPORT, {k: v for k, v in asked.items() if v is not None}, settings.folder('runs'))
 
 
@@ -46,6 +48,7 @@ def refusals(result: dict) -> list[str]:
     if result['seen_by_models']:
         found.append(f'its model has learnt from bars until {result["seen_by_models"]}, and the report begins at {result["summary"]["start"]}; '
                      f'promote it with --start {result["seen_by_models"]}')
+    if result['summary'].get('stops'): found.append('it was judged with stops, which paper trading does not place; promote it without them')
     if result['ruined']: found.append(f'its equity was gone at {result["ruined"]}')
     return found
 

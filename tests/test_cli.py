@@ -12,7 +12,7 @@ from production.cli import main
 from trading_lib.market.synthetic import synthetic_market
 
 BACKTEST_KEYS = ('strategy params symbol timeframe bars start end data_fingerprint engine initial_equity final_equity total_return benchmark_return '
-                 'sharpe sortino calmar max_drawdown trades win_rate profit_factor fees_paid turnover exposure trials').split()
+                 'sharpe sortino calmar max_drawdown trades win_rate profit_factor fees_paid turnover exposure expectancy longest_drawdown funding_paid trials').split()
 
 
 @pytest.fixture(scope='module')
@@ -27,6 +27,13 @@ def place(tmp_path, monkeypatch, bars) -> Path:
     bars.reset_index().to_parquet(tmp_path / 'coin.parquet')
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def three(place) -> list[str]:
+    "The options that name three coins of one market."
+    for name, sample in synthetic_market(seed=3, bars=1500).samples.items(): sample.bars.reset_index().to_parquet(place / f'{name[:3]}.parquet')
+    return [word for name in ('BTC', 'ETH', 'SOL') for word in ('--data', f'{name}.parquet')]
 
 
 @pytest.fixture
@@ -132,6 +139,18 @@ def test_garbage_gets_one_clear_line(place, trading, name, content):
     (['backtest', 'nowhere.py:f', '--data', 'coin.parquet'], ['nowhere.py']),
     (['backtest', 'sma_cross', '--data', 'coin.parquet', '--columns', 'mood'], ['mood']),
     (['backtest', 'sma_cross', '--data', 'NOSUCH'], ['NOSUCH']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--stop-loss', '5'], ['stop_loss', 'between 0 and 1']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--data', 'coin.parquet'], ['twice']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--funding', 'coin.parquet'], ['funding', 'rate']),
+    (['backtest', 'momentum_rotation', '--data', 'coin.parquet'], ['several symbols']),
+    (['backtest', 'grid', '--data', 'coin.parquet', '--stop-loss', '.1'], ['stop_loss']),
+    (['backtest', 'grid', '--data', 'coin.parquet', '--engine', 'vectorbt'], ['replay']),
+    (['sweep', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=2:200:1', '-p', 'slow=5:400:1', '--limit', '1000'], ['78,', '1,000']),
+    (['sweep', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=5:10:5', '--by', 'shrape'], ['did you mean sharpe?']),
+    (['search', 'sma_cross', '--data', 'coin.parquet', '--objective', 'shrape'], ['did you mean sharpe?']),
+    (['search', 'sma_cross', '--data', 'coin.parquet', '--sampler', 'tep'], ['tep']),
+    (['queue', 'nothing.toml'], ['nothing.toml']), (['evolve', '--data', 'coin.parquet', '--out', 'best.txt'], ['.py']),
+    (['validate', 'sma_cross', '--data', 'coin.parquet', '-p', 'fats=5:10:5'], ['did you mean fast?']),
     (['bakctest'], ['bakctest']), (['backtest', 'sma_cross'], ['--data']), (['paper', 'nothing-here'], ['nothing-here'])])
 def test_bad_requests_get_one_clear_line(place, trading, argv, words):
     code, out, err = trading(*argv)
@@ -169,6 +188,67 @@ def test_a_sweep_writes_a_row_a_set_and_counts_what_was_refused(place, trading):
     assert json.loads(trading(*argv)[1])['computed'] == 0
 
 
+def test_stops_end_positions_and_are_said_and_counted(place, trading):
+    plain, stopped = (json.loads(trading('backtest', 'sma_cross', '--data', 'coin.parquet', *extra, '--json')[1]) for extra in ((), ('--stop-loss', '.02', '--time-stop', '48')))
+    assert stopped['stops'] == dict(stop_loss=.02, time_stop=48) and 'stops' not in plain
+    assert (stopped['trials'], plain['trials']) == (2, 1) and stopped['final_equity'] != plain['final_equity']
+
+
+def test_several_symbols_share_one_account_and_all_engines_agree(place, trading, three):
+    for strategy in ('sma_cross', 'momentum_rotation'):
+        ends = [json.loads(trading('backtest', strategy, *three, '--engine', engine, '--json')[1])['final_equity'] for engine in ('kernel', 'vectorbt', 'replay')]
+        assert ends == pytest.approx([ends[0]] * 3, rel=1e-9)
+    code, out, _ = trading('backtest', 'sma_cross', *three, '--out', 'kept', '--json')
+    assert code == 0 and pd.read_parquet('kept/fills.parquet').symbol.nunique() == 3
+
+
+def test_funding_is_charged_and_is_part_of_the_trial(place, trading, bars):
+    pd.DataFrame(dict(time=bars.index[::8], rate=.0005)).to_csv('funding.csv', index=False)
+    free, charged = (json.loads(trading('backtest', 'sma_cross', '--data', 'coin.parquet', *extra, '--json')[1]) for extra in ((), ('--funding', 'funding.csv')))
+    assert charged['funding_paid'] > 0 == free['funding_paid'] and charged['final_equity'] < free['final_equity'] and charged['trials'] == 2
+
+
+def test_a_ladder_is_replayed(place, trading):
+    found = json.loads(trading('backtest', 'grid', '--data', 'coin.parquet', '-p', 'levels=3', '--json')[1])
+    assert found['engine'] == 'replay' and found['fees_paid'] > 0
+
+
+def test_a_sweep_of_stops_shares_the_table_and_draws_its_pictures(place, trading):
+    code, out, _ = trading('sweep', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=5:15:5', '-p', 'trailing_stop=none,0.02,0.04', '--out', 'table.parquet', '--pictures', 'maps', '--json')
+    table = pd.read_parquet('table.parquet')
+    assert code == 0 and len(table) == 9 and table.trailing_stop.isna().sum() == 3
+    assert {each.name for each in (place / 'maps').iterdir()} == {'heatmap.png', 'stability.png'}
+
+
+def test_a_search_goes_on_where_it_was_and_its_queue_too(place, trading):
+    argv = ('search', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=5:60', '-p', 'slow=70:200', '--folds', '2', '--json')
+    first, second, third = (json.loads(trading(*argv, '--trials', trials)[1]) for trials in (6, 10, 10))
+    assert [first['computed'], second['computed'], third['computed']] == [6, 4, 0] and third['best'] == second['best']
+    (place / 'queue.toml').write_text("[[search]]\nstrategy = 'sma_cross'\ndata = 'coin.parquet'\nranges = {fast = '5:60', slow = '70:200'}\nfolds = 2\ntrials = 10\n")
+    assert json.loads(trading('queue', 'queue.toml', '--json')[1])['searches'][0]['computed'] == 0
+
+
+def test_what_evolves_is_written_out_and_runs(place, trading):
+    code, out, _ = trading('evolve', '--data', 'coin.parquet', '--generations', '2', '--population', '12', '--folds', '2', '--out', 'best.py', '--json')
+    found = json.loads(out)
+    assert code == 0 and found['sentences'] > 20
+    assert trading('backtest', found['written'], '--data', 'coin.parquet')[0] == 0
+
+
+def test_validate_says_a_sentence_for_every_question(place, trading):
+    code, out, _ = trading('validate', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=5:15:5', '-p', 'slow=40:60:10', '--folds', '3', '--paths', '200', '--pictures', 'maps', '--json')
+    found = json.loads(out)
+    assert code == 0 and {'walk_forward', 'cross_validation', 'returns', 'prices', 'stress'} <= set(found) and found['trials'] > 9
+    assert (place / 'maps/walk_forward.png').is_file()
+
+
+def test_the_ledger_tells_trials_by_kind_and_the_latest(place, trading):
+    for argv in (('backtest',), ('sweep', '-p', 'fast=5:15:5')): trading(argv[0], 'sma_cross', '--data', 'coin.parquet', *argv[1:])
+    found = json.loads(trading('trials', 'sma_cross', '--latest', '2', '--json')[1])
+    assert found['total'] == found['trials']['sma_cross'] == 3 and len(found['latest']) == 2   # fast=10 is the default, and was tried twice
+    assert sum(found['groups'][0]['kinds'].values()) == 3
+
+
 def test_a_sweep_refuses_a_bad_range_in_one_line(place, trading):
     for bad in ('fast=5:20', 'fast=5:20:0', 'fast=5:999:5', 'fats=5:20:5'):
         code, out, err = trading('sweep', 'sma_cross', '--data', 'coin.parquet', '-p', bad)
@@ -193,7 +273,7 @@ def test_verify_passes_an_honest_strategy(place, trading):
     code, out, _ = trading('verify', 'sma_cross', '--data', 'coin.parquet', '--json')
     found = json.loads(out)
     assert code == 0 and found['verdict'] == 'pass' and found['findings'] == []
-    assert set(found) == {'verdict', 'findings', 'warmup_bars', 'agreement'} and set(found['agreement']) == {'engines', 'max_rel_diff', 'first_bar'}
+    assert set(found) == {'verdict', 'findings', 'warmup_bars', 'agreement'} and set(found['agreement']) == {'engines', 'max_rel_diff', 'first_bar', 'left_out'}
     assert 45 <= found['warmup_bars'] <= 60
 
 

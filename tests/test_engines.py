@@ -1,58 +1,23 @@
-"One answer from every engine: a plain loop says what is right, and kernel, vectorbt and replay have to say the same."
+"The model, example by example and on real bars: the plain loop of `oracle` says what is right, and kernel, vectorbt and replay have to say the same."
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import tell
+from test_agreement import ENGINES, check, sensible
 
 from trading_lib.backtest.kernel import simulate
 from trading_lib.backtest.replay import replay, replay_venue
-from trading_lib.backtest.vectorised import simulate_vectorbt
 from trading_lib.core.errors import BadInput
-from trading_lib.evidence.agreement import agree, compare
 from trading_lib.execution.costs import Costs
 from trading_lib.execution.matching import MarketRules, spot_rules
 from trading_lib.market.bars import tidy
+from trading_lib.risk.stops import Stops
 from trading_lib.strategies.contract import find
 from trading_lib.strategies.feeds import decider
-
-ENGINES = dict(kernel=simulate, vectorbt=simulate_vectorbt, replay=replay)
-
-
-def oracle(bars, target, fee, slippage, cash):
-    "The model in words, bar by bar: equity at closes, fills, and the row of ruin."
-    opens, closes, targets = bars.open.tolist(), bars.close.tolist(), target.tolist()
-    position, wanted, equity, fills = 0., 0., [], []
-    for t in range(len(closes)):
-        if t and targets[t - 1] != wanted:                       # decided at the close before, due only when it changed
-            wanted = targets[t - 1]
-            quantity = wanted * equity[-1] / closes[t - 1] - position   # sized by equity and price at that close
-            if quantity > 0:
-                price = opens[t] * (1 + slippage)
-                quantity = max(min(quantity, cash / (price * (1 + fee))), 0.)   # no more than cash pays with its fee
-            else: price = opens[t] * (1 - slippage)
-            paid = abs(quantity) * price * fee
-            if quantity:
-                cash, position = cash - quantity * price - paid, position + quantity
-                fills.append((t, quantity, price, paid))
-        equity.append(cash + position * closes[t])
-        if equity[-1] <= 0: return equity + [equity[-1]] * (len(closes) - t - 1), fills, t
-    return equity, fills, None
-
-
-def check(bars, target, costs=Costs(), cash=10_000., tolerance=1e-9, engines=ENGINES):
-    "Every engine against the loop."
-    equity, fills, ruin = oracle(bars, target, costs.fee, costs.slippage, cash)
-    for name in engines:
-        run = ENGINES[name](bars, target, costs, cash)
-        assert np.allclose(run.equity, equity, rtol=tolerance, atol=0), (name, np.abs(run.equity / equity - 1).max())
-        assert np.allclose(run.cash + run.position * bars.close, run.equity, rtol=1e-9, atol=1e-6), name
-        assert run.fills.time.tolist() == [bars.index[t] for t, *_ in fills], name
-        assert np.allclose(run.fills[['quantity', 'price', 'fee']], [(abs(q), p, f) for _, q, p, f in fills] or np.empty((0, 3)), rtol=1e-9, atol=0), name
-        assert run.fills.side.tolist() == [1 if q > 0 else -1 for _, q, _, _ in fills], name
-        assert run.ruined == (None if ruin is None else bars.index[ruin]), name
 
 
 def table(opens, closes, start='2024'):
@@ -75,82 +40,228 @@ def exposures(bars, kind):
 @pytest.mark.parametrize('costs', [Costs(0, 0), Costs(10, 5), Costs(4, 0)], ids=str)
 @pytest.mark.parametrize('kind', ['long only', 'flips', 'fractions', 'fractions both ways'])
 def test_every_engine_equals_the_plain_loop_on_real_bars(real, kind, costs):
-    check(real, exposures(real, kind), costs, tolerance=1e-12 if costs.fee else 1e-11)
+    check((real[-12_000:], exposures(real[-12_000:], kind), costs, Stops()), tolerance=1e-11)
+
+
+@pytest.mark.parametrize('stops', [Stops(stop_loss=.02), Stops(take_profit=.03), Stops(trailing_stop=.02), Stops(time_stop=24), Stops(.02, .05, .03, 48)], ids=str)
+@pytest.mark.parametrize('kind', ['flips', 'fractions both ways'])
+def test_every_engine_equals_the_plain_loop_on_real_bars_with_stops(real, kind, stops):
+    story = check((real[-6000:], exposures(real[-6000:], kind), Costs(5, 2), stops), tolerance=1e-11)
+    assert {f.reason for f in story.fills} == {'target', *stops.json()}
 
 
 def test_every_engine_equals_the_plain_loop_across_gaps(real):
     holey = real.drop(real.index[[100, 101, 555, *range(2000, 2100)]])[:4000]
-    check(holey, exposures(holey, 'flips'), Costs(10, 5))
+    check((holey, exposures(holey, 'flips'), Costs(10, 5), Stops()))
 
 
-steps = st.floats(-.08, .08).map(lambda x: round(x, 4))
+# ---- the model, rule by rule ----
 
-@st.composite
-def markets(draw, low=-1.):
-    "Bars with jumps between close and open, exposures in twentieths that often stay, and costs."
-    n = draw(st.integers(3, 40))
-    moves = np.array(draw(st.lists(st.tuples(steps, steps), min_size=n, max_size=n)))
-    closes = draw(st.sampled_from([.5, 100., 30_000.])) * np.exp((moves[:, 0] + moves[:, 1] / 4).cumsum())
-    opens = closes * np.exp(-moves[:, 0])
-    levels = st.integers(round(low * 20), 20).map(lambda k: k / 20)
-    target = draw(st.lists(st.one_of(levels, st.none()), min_size=n, max_size=n))
-    bars = table(opens, closes)
-    return bars, pd.Series(target, bars.index, dtype=float).ffill().fillna(0.), Costs(draw(st.sampled_from([0, 2, 10, 75])), draw(st.sampled_from([0, 5, 30])))
+FLAT, CALM = (100, 100, 100, 100), [(100, 100, 100, 100)] * 2   # a decision is made at the close of the first, and filled at the open of the next
 
 
-def sensible(bars, target, costs):
-    "Away from ruin and dust, where relative differences mean something."
-    equity, fills, _ = oracle(bars, target, costs.fee, costs.slippage, 10_000.)
-    assume(min(equity) >= 100 and all(abs(q) >= 1e-6 for _, q, _, _ in fills))
+def bars_of(*rows):
+    "Rows of open, high, low, close."
+    index = pd.date_range('2024', periods=len(rows), freq='h', tz='UTC', name='time')
+    return pd.DataFrame(rows, index, ['open', 'high', 'low', 'close'], dtype=float).assign(volume=1.)
 
 
-@given(markets())
-@settings(max_examples=150, deadline=None)
-def test_kernel_and_replay_equal_the_plain_loop_on_any_market(market):
-    sensible(*market)
-    check(*market, tolerance=1e-11, engines=('kernel', 'replay'))
+LONG, SHORT = 1., -.5
+RULES = {
+    'a touch is enough': (Stops(.05), LONG, [*CALM, (100, 100, 95, 97)], [(2, -1, 95, 'stop_loss')]),
+    'almost is not': (Stops(.05), LONG, [*CALM, (100, 100, 95.001, 97)], []),
+    'a gap through the stop fills at the open': (Stops(.05), LONG, [*CALM, (90, 96, 90, 95)], [(2, -1, 90, 'stop_loss')]),
+    'so does one for a short': (Stops(.05), SHORT, [*CALM, (110, 110, 104, 106)], [(2, 1, 110, 'stop_loss')]),
+    'a target is met at its level': (Stops(take_profit=.05), LONG, [*CALM, (100, 106, 99, 100)], [(2, -1, 105, 'take_profit')]),
+    'a gap beyond the target is a gift': (Stops(take_profit=.05), LONG, [*CALM, (108, 109, 104, 106)], [(2, -1, 108, 'take_profit')]),
+    'of both in one bar the worse': (Stops(.05, .05), LONG, [*CALM, (100, 106, 94, 105)], [(2, -1, 95, 'stop_loss')]),
+    'unless the open has decided': (Stops(.05, .05), LONG, [*CALM, (106, 107, 94, 95)], [(2, -1, 106, 'take_profit')]),
+    'and for a short': (Stops(.05, .05), SHORT, [*CALM, (100, 106, 94, 95)], [(2, 1, 105, 'stop_loss')]),
+    'the bar of the entry counts': (Stops(.05), LONG, [FLAT, (100, 100, 94, 97), FLAT], [(1, -1, 95, 'stop_loss')]),
+    'a trailing stop follows the highs': (Stops(trailing_stop=.1), LONG, [FLAT, (100, 120, 100, 120), (119, 119, 105, 110)], [(2, -1, 108, 'trailing_stop')]),
+    'but not that of its own bar': (Stops(trailing_stop=.1), LONG, [FLAT, (100, 120, 100, 120), (119, 130, 109, 128), (128, 128, 118, 120)], []),
+    'and begins at the entry': (Stops(trailing_stop=.1), LONG, [FLAT, (100, 120, 91, 120), FLAT], [(2, -1, 100, 'trailing_stop')]),
+    'for shorts it follows the lows': (Stops(trailing_stop=.1), SHORT, [FLAT, (100, 100, 80, 80), (81, 90, 81, 85)], [(2, 1, 88, 'trailing_stop')]),
+    'the nearer stop is the stop': (Stops(.05, trailing_stop=.1), LONG, [*CALM, (100, 100, 80, 90)], [(2, -1, 95, 'stop_loss')]),
+    'of two equally near the fixed one': (Stops(.1, trailing_stop=.1), LONG, [*CALM, (100, 100, 80, 90)], [(2, -1, 90, 'stop_loss')]),
+    'later the trailing one is nearer': (Stops(.1, trailing_stop=.1), LONG, [*CALM, (100, 110, 100, 110), (110, 110, 98, 99)], [(3, -1, 99, 'trailing_stop')]),
+    'a trade may last so many bars': (Stops(time_stop=2), LONG, [*CALM, FLAT, (101, 102, 101, 102), FLAT], [(3, -1, 101, 'time_stop')]),
+    'a stop comes first where it is touched first': (Stops(.05, time_stop=2), LONG, [*CALM, (100, 100, 90, 90), FLAT], [(2, -1, 95, 'stop_loss')]),
+    'time is up before the bar is looked at': (Stops(.05, time_stop=1), LONG, [*CALM, (90, 100, 90, 90), FLAT], [(2, -1, 90, 'time_stop')]),
+    'a target for a short below nothing is never met': (Stops(take_profit=1.5), SHORT, [*CALM, (100, 100, .001, .001), FLAT], []),
+}
 
 
-@given(markets())
-@settings(max_examples=40, deadline=None)
-def test_vectorbt_equals_the_plain_loop_on_any_market(market):
-    sensible(*market)
-    check(*market, tolerance=1e-11, engines=('vectorbt',))
+@pytest.mark.parametrize('rule', RULES)
+def test_a_rule(rule):
+    stops, share, rows, expected = RULES[rule]
+    bars = bars_of(*rows)
+    target = pd.Series(share, bars.index)
+    fills = check((bars, target, Costs(0), stops)).fills
+    assert [(f.bar, f.quantity > 0, f.price, f.reason) for f in fills[1:]] == [(t, side > 0, pytest.approx(price), why) for t, side, price, why in expected]
 
 
-@given(markets(low=0.), st.sampled_from([(5, 0), (0, 5), (30, 30)]))
-@settings(max_examples=150, deadline=None)
-def test_costs_never_help(market, more):
-    bars, target, costs = market
-    sensible(bars, target, costs)
+def fills_of(bars, target, costs=Costs(0), stops=Stops()):
+    "Of the oracle, with which every engine agrees."
+    engines = [name for name in ENGINES if name != 'vectorbt' or 'funding' not in bars.columns.get_level_values(-1)]
+    return check((bars, target, costs, stops), engines, cash=1000.).fills
+
+
+def test_after_a_stop_it_is_flat_until_the_target_changes():
+    bars = bars_of(*CALM, (100, 100, 94, 100), *[FLAT] * 4)
+    told = lambda *target: [(f.bar, f.reason) for f in fills_of(bars, pd.Series(target, bars.index), stops=Stops(.05))]
+    assert told(1., 1, 1, 1, 1, 1, 1) == [(1, 'target'), (2, 'stop_loss')]
+    assert told(1., 1, 1, 1, .5, .5, .5) == [(1, 'target'), (2, 'stop_loss'), (5, 'target')]
+
+
+def test_a_stop_on_the_bar_of_a_new_order_comes_after_it():
+    bars = bars_of(*CALM, (96, 97, 90, 92), FLAT)
+    fills = fills_of(bars, pd.Series([.5, 1, 1, 1], bars.index), stops=Stops(.05))
+    assert [(f.bar, f.reason) for f in fills] == [(1, 'target'), (2, 'target'), (2, 'stop_loss')] and fills[2].quantity == -fills[0].quantity - fills[1].quantity
+
+
+def test_a_changed_target_is_obeyed_where_time_is_up_too_and_then_time_is_still_up():
+    bars = bars_of(*[FLAT] * 5)
+    fills = fills_of(bars, pd.Series([1., 1, .5, .5, .5], bars.index), stops=Stops(time_stop=2))
+    assert [(f.bar, f.quantity, f.reason) for f in fills] == [(1, 10, 'target'), (3, -5, 'target'), (4, -5, 'time_stop')]
+
+
+def test_what_is_added_moves_the_entry_and_what_is_sold_does_not():
+    bars = bars_of(FLAT, (100, 110, 100, 110), (110, 110, 110, 110), (110, 110, 90, 90))
+    bought = 1050 / 110 - 5
+    entry = (5 * 100 + bought * 110) / (5 + bought)
+    fills = fills_of(bars, pd.Series([.5, 1, 1, 1], bars.index), stops=Stops(.1))
+    assert [f.quantity for f in fills] == pytest.approx([5, bought, -5 - bought]) and fills[-1].price == pytest.approx(entry * .9)
+    fills = fills_of(bars, pd.Series([1, .5, .5, .5], bars.index), stops=Stops(.08))
+    assert [f.bar for f in fills] == [1, 2, 3] and fills[-1].price == pytest.approx(92)
+
+
+def test_a_flip_begins_a_new_trade():
+    bars = bars_of(FLAT, (100, 130, 100, 120), (120, 120, 118, 119), (119, 132.5, 119, 130), FLAT)
+    fills = fills_of(bars, pd.Series([.5, -.4, -.4, -.4, -.4], bars.index), stops=Stops(.1, trailing_stop=.2, time_stop=2))
+    assert [(f.bar, f.reason) for f in fills] == [(1, 'target'), (2, 'target'), (3, 'stop_loss')] and fills[-1].price == pytest.approx(132)
+
+
+def test_slippage_and_fee_are_paid_on_stops_too():
+    bars = bars_of(*CALM, (100, 100, 90, 90))
+    entry, stop = fills_of(bars, pd.Series(.5, bars.index), Costs(10, 100), Stops(.05))
+    assert entry.price == 101 and stop.price == pytest.approx(101 * .95 * .99) and stop.fee == pytest.approx(5 * stop.price * .001)
+
+
+def test_longs_pay_a_positive_rate_and_shorts_receive_it_on_the_position_carried_into_the_open():
+    bars = bars_of(*CALM, FLAT, FLAT).assign(funding=[.01, .01, .01, np.nan])
+    for share, flow in ((.5, -5), (-.5, 5)):
+        target = pd.Series([share, share, 0, 0], bars.index)
+        story = tell(bars, target, Costs(0), 1000.)
+        assert story.funding == [0, 0, flow, 0] and story.equity == [1000, 1000, 1000 + flow, 1000 + flow]
+        fills_of(bars, target)
+
+
+def test_funding_may_take_cash_below_zero_and_then_nothing_more_is_bought():
+    bars = bars_of(*[FLAT] * 5).assign(funding=[0, 0, .01, 0, 0])
+    story = tell(bars, pd.Series([.5, 1, 1, .2, .2], bars.index), Costs(0), 1000.)
+    assert story.cash[2] == pytest.approx(0) and [f.quantity for f in story.fills] == pytest.approx([5, 4.95, -9.95 + .2 * 9.95])
+    fills_of(bars, pd.Series([.5, 1, 1, .2, .2], bars.index))
+    whole = pd.Series([1., 1, 1, -1, -1], bars.index)
+    assert tell(bars, whole, Costs(0), 1000.).cash[2] == pytest.approx(-10)
+    fills_of(bars, whole)
+
+
+def test_costs_may_be_numbers_of_numpy_as_tables_and_grids_hold_them():
+    bars = bars_of(*CALM, (100, 100, 90, 90))
+    for engine in ENGINES.values():
+        same = [engine(bars, pd.Series(.5, bars.index), Costs(fee, fee), stops=Stops(.05)) for fee in (10, np.int64(10), np.float64(10))]
+        assert all(each.equity.equals(same[0].equity) and each.fills.equals(same[0].fills) for each in same)
+
+
+def several(**tables): return pd.concat(tables, axis=1, names=['symbol', None])
+
+
+def test_sales_come_before_buys_and_pay_for_them():
+    bars = several(A=bars_of(*[FLAT] * 4), B=bars_of(*[FLAT] * 4), C=bars_of(*[FLAT] * 4))
+    target = pd.DataFrame(dict(A=[0, 0, .6, .6], B=[1, .5, 0, 0], C=[0, .5, .4, .4]), bars.index, dtype=float)
+    assert [(f.bar, f.symbol, f.quantity) for f in fills_of(bars, target)] == [
+        (1, 'B', 10), (2, 'B', -5), (2, 'C', 5), (3, 'B', -5), (3, 'C', pytest.approx(-1)), (3, 'A', pytest.approx(6))]
+
+
+def test_the_largest_buy_comes_last_and_is_the_one_that_is_cut():
+    bars = several(A=bars_of(FLAT, (110, 110, 100, 100)), B=bars_of(FLAT, (110, 110, 100, 100)))
+    fills = fills_of(bars, pd.DataFrame(dict(A=.6, B=.4), bars.index))
+    assert [(f.symbol, f.quantity) for f in fills] == [('B', 4), ('A', pytest.approx((1000 - 440) / 110))]
+
+
+def test_equal_buys_go_in_the_order_of_the_columns_so_that_no_rounding_decides_which_is_cut():
+    prices = dict(A=3., B=7., C=11., D=13.)
+    bars = several(**{name: bars_of((p, p, p, p), (p * 1.1, p * 1.1, p, p)) for name, p in prices.items()})
+    for share in (.25, 1 / 7, 15 / 64):
+        fills = fills_of(bars, pd.DataFrame(dict.fromkeys(prices, share), bars.index))
+        assert [f.symbol for f in fills] == list(prices)
+
+
+def test_stops_are_looked_at_in_the_order_of_the_columns_after_all_orders():
+    fall = bars_of(*CALM, (100, 100, 90, 90))
+    bars = several(A=fall, B=fall, C=bars_of(*[FLAT] * 3))
+    fills = fills_of(bars, pd.DataFrame(dict(A=[.2] * 3, B=[.3] * 3, C=[0, .4, .4]), bars.index), stops=Stops(.05))
+    assert [(f.bar, f.symbol, f.reason) for f in fills] == [(1, 'A', 'target'), (1, 'B', 'target'), (2, 'C', 'target'), (2, 'A', 'stop_loss'), (2, 'B', 'stop_loss')]
+
+
+def test_one_of_several_symbols_alone_is_that_symbol(real):
+    bars, target = real[:800], exposures(real[:800], 'fractions both ways')
+    other = real[5000:5800].set_axis(bars.index)
+    both = several(BTC=bars, OTHER=other)
+    for stops in (Stops(), Stops(.02, .04, .03, 24)):
+        for engine in ENGINES.values():
+            alone, one = engine(bars, target, Costs(10, 5), stops=stops), engine(both, pd.DataFrame(dict(BTC=target, OTHER=0.)), Costs(10, 5), stops=stops)
+            assert np.allclose(one.equity, alone.equity, rtol=1e-12) and len(one.fills) == len(alone.fills) and set(one.fills.symbol) == {'BTC'}
+
+
+# ---- properties ----
+
+walks = st.tuples(st.integers(0, 2**32), st.integers(3, 40), st.sampled_from([.5, 100., 30_000.]))
+
+def market(walk, low=-1.):
+    "Bars with jumps between close and open, and exposures in twentieths that often stay."
+    seed, n, price = walk
+    rng = np.random.default_rng(seed)
+    closes = price * np.exp(rng.normal(0, .03, n).cumsum())
+    target = np.where(rng.random(n) < .5, np.nan, rng.integers(round(low * 20), 21, n) / 20)
+    bars = table(closes * np.exp(rng.normal(0, .02, n)), closes)
+    return bars, pd.Series(target, bars.index).ffill().fillna(0.), Costs(*rng.choice([0, 2, 10, 75], 2).tolist())
+
+
+@given(walks, st.sampled_from([(5, 0), (0, 5), (30, 30)]))
+@settings(max_examples=100, deadline=None)
+def test_costs_never_help(walk, more):
+    bars, target, costs = market(walk, low=0.)
+    sensible((bars, target, costs, Stops()), strict=True)
     dearer = Costs(costs.fee_bps + more[0], costs.slippage_bps + more[1])
     assert simulate(bars, target, dearer).equity.iloc[-1] <= simulate(bars, target, costs).equity.iloc[-1] * (1 + 1e-12)
 
 
-@given(markets(), st.sampled_from([1e-2, 7., 1e4]))
-@settings(max_examples=80, deadline=None)
-def test_prices_and_cash_may_be_counted_in_any_unit(market, unit):
-    bars, target, costs = market
-    sensible(*market)
-    base = simulate(bars, target, costs).equity
+@given(walks, st.sampled_from([1e-2, 7., 1e4]), st.sampled_from([Stops(), Stops(.02, .05, .03, 7)]))
+@settings(max_examples=60, deadline=None)
+def test_prices_and_cash_may_be_counted_in_any_unit(walk, unit, stops):
+    bars, target, costs = market(walk)
+    sensible((bars, target, costs, stops), strict=True)
+    base = simulate(bars, target, costs, stops=stops).equity
     prices = ['open', 'high', 'low', 'close']
-    assert np.allclose(simulate(bars.assign(**bars[prices] * unit), target, costs).equity, base, rtol=1e-9)
-    assert np.allclose(simulate(bars, target, costs, 10_000. * unit).equity / unit, base, rtol=1e-9)
+    assert np.allclose(simulate(bars.assign(**bars[prices] * unit), target, costs, stops=stops).equity, base, rtol=1e-9)
+    assert np.allclose(simulate(bars, target, costs, 10_000. * unit, stops).equity / unit, base, rtol=1e-9)
 
 
-@given(markets(), st.integers(1, 39))
-@settings(max_examples=80, deadline=None)
-def test_what_happened_so_far_does_not_depend_on_what_comes(market, cut):
-    bars, target, costs = market
+@given(walks, st.integers(1, 39), st.sampled_from([Stops(), Stops(.02, .05, .03, 7)]))
+@settings(max_examples=60, deadline=None)
+def test_what_happened_so_far_does_not_depend_on_what_comes(walk, cut, stops):
+    bars, target, costs = market(walk)
     cut = min(cut, len(bars) - 1)
     for engine in (simulate, replay):
-        assert engine(bars, target, costs).equity[:cut].equals(engine(bars[:cut], target[:cut], costs).equity)
+        assert engine(bars, target, costs, stops=stops).equity[:cut].equals(engine(bars[:cut], target[:cut], costs, stops=stops).equity)
 
 
 def test_an_order_across_a_gap_fills_at_the_first_bar_after_it():
     bars = table([100, 101, 102, 103, 104, 105], [101, 102, 103, 104, 105, 106]).drop(pd.date_range('2024-01-01T02', periods=2, freq='h', tz='UTC'))
     target = pd.Series([0, 1., 1, 1], bars.index)
-    check(bars, target)
+    check((bars, target, Costs(), Stops()))
     assert simulate(bars, target).fills.time.tolist() == [pd.Timestamp('2024-01-01T04', tz='UTC')]
 
 
@@ -161,35 +272,24 @@ def test_an_order_across_a_gap_fills_at_the_first_bar_after_it():
 def test_ruin_ends_the_run_at_the_same_bar_in_every_engine(opens, closes, target):
     bars = table(opens, closes)
     target = pd.Series(target, bars.index, dtype=float)
-    check(bars, target, Costs(10, 5))
-    for engine in ENGINES.values():
-        run = engine(bars, target, Costs(10, 5), 10_000.)
-        after = bars.index >= run.ruined
-        assert run.equity[after].nunique() == 1 and (run.position[after] == 0).all() and (run.fills.time <= run.ruined).all()
+    beside = several(GONE=bars, IDLE=bars_of(*[FLAT] * 5)), pd.DataFrame(dict(GONE=target, IDLE=0.))
+    for stops in (Stops(), Stops(time_stop=9)):
+        for market in ((bars, target), beside): check((*market, Costs(10, 5), stops))
+        for engine in ENGINES.values():
+            run = engine(bars, target, Costs(10, 5), 10_000., stops)
+            after = bars.index >= run.ruined
+            assert run.equity[after].nunique() == 1 and (run.position[after] == 0).all() and (run.fills.time <= run.ruined).all()
 
 
+@pytest.mark.parametrize('stops', [Stops(), Stops(.5)], ids=['without stops', 'with stops'])
 @pytest.mark.parametrize('name', ENGINES)
-def test_no_target_means_no_fills_and_no_cash_is_refused(name):
-    bars = table([100, 101, 102], [101, 102, 103])
-    flat = pd.Series(0., bars.index)
-    run = ENGINES[name](bars, flat, Costs(), 500.)
-    assert run.fills.empty and run.equity.tolist() == [500.] * 3 and list(run.fills.columns) == ['time', 'side', 'quantity', 'price', 'fee']
-    with pytest.raises(BadInput, match='it must be above 0'): ENGINES[name](bars, flat, Costs(), 0.)
-
-
-def test_agreement_names_the_first_bar_that_differs(real):
-    bars = real[:2000]
-    target = exposures(bars, 'long only')
-    assert agree(bars, target, Costs(10, 5)).findings == ()
-    ours = simulate(bars, target, Costs(10, 5))
-    late = compare(dict(kernel=ours, late=simulate(bars, target.shift(fill_value=0.), Costs(10, 5))))
-    assert {f.kind for f in late.findings} == {'agreement'} and pd.Timestamp(late.first_bar) == ours.fills.time[0]
-    fills = ours.fills.copy()
-    fills.loc[7, 'fee'] *= 1 + 1e-6
-    (found,) = compare(dict(kernel=ours, other=type(ours)(ours.equity, ours.position, ours.cash, fills))).findings
-    assert found.column == 'fills' and found.detail.startswith('fill 8 of other is') and pd.Timestamp(found.bar) == fills.time[7]
-    (short,) = compare(dict(kernel=ours, other=type(ours)(ours.equity, ours.position, ours.cash, ours.fills[:-1]))).findings
-    assert 'of other is none' in short.detail
+def test_no_target_means_no_fills_and_no_cash_is_refused(name, stops):
+    one = table([100, 101, 102], [101, 102, 103])
+    columns = ['time', 'side', 'quantity', 'price', 'fee', 'reason']
+    for bars, flat in ((one, pd.Series(0., one.index)), (several(A=one, B=one), pd.DataFrame(0., one.index, ['A', 'B']))):
+        run = ENGINES[name](bars, flat, Costs(), 500., stops)
+        assert run.fills.empty and run.equity.tolist() == [500.] * 3 and list(run.fills.columns) == columns + ['symbol'] * (flat.ndim == 2)
+        with pytest.raises(BadInput, match='it must be above 0'): ENGINES[name](bars, flat, Costs(), 0., stops)
 
 
 # ---- replay at a venue ----

@@ -12,7 +12,7 @@ from trading_lib.core.errors import BadInput, Rejected
 from trading_lib.execution.costs import affordable, fee_of, fill_price
 from trading_lib.execution.matching import Bar, Exchange, MarketRules, split_symbol, spot_rules
 from trading_lib.execution.orders import SIGN, TERMINAL, Fill, Order, OrderState, advance
-from trading_lib.execution.plan import Planned, plan_order
+from trading_lib.execution.plan import Account, Planned, Resting, Skip, Wish, as_state, in_floats, legal, plan_order, reconcile
 
 D = Decimal
 COIN = MarketRules('COIN/USDT', 'COIN', 'USDT', D('0.001'), D('0.01'), D('0.001'), D(5), D('0.001'), 'received', D('1e-8'))
@@ -31,8 +31,8 @@ quantities = decimals('0.001', '60', '0.001')
 sides = some.sampled_from(['buy', 'sell'])
 
 
-def asked(kind: str, side: str, quantity: Decimal, price: Decimal, name: str, symbol: str = 'COIN/USDT') -> Order:
-    return Order(name, symbol, side, kind, quantity, price if kind == 'limit' else None, price if kind == 'stop' else None)
+def asked(kind: str, side: str, quantity: Decimal, price: Decimal, name: str, symbol: str = 'COIN/USDT', group: str | None = None) -> Order:
+    return Order(name, symbol, side, kind, quantity, price if kind == 'limit' else None, price if kind in ('stop', 'take_profit') else None, group)
 
 
 class AnyHistory(RuleBasedStateMachine):
@@ -47,10 +47,11 @@ class AnyHistory(RuleBasedStateMachine):
 
     symbols = some.sampled_from(['COIN/USDT', 'ALT/USDT'])
 
-    @rule(symbol=symbols, kind=some.sampled_from(['market', 'limit', 'stop']), side=sides, quantity=quantities, price=prices)
-    def place(self, symbol, kind, side, quantity, price):
+    @rule(symbol=symbols, kind=some.sampled_from(['market', 'limit', 'stop', 'take_profit']), side=sides, quantity=quantities, price=prices,
+          group=some.sampled_from([None, None, 'g', 'h']))
+    def place(self, symbol, kind, side, quantity, price, group):
         step = self.venue.rules[symbol].step
-        order = asked(kind, side, max(quantity // step * step, step), price, f'o{self.hour}-{len(self.venue.orders)}', symbol)
+        order = asked(kind, side, max(quantity // step * step, step), price, f'o{self.hour}-{len(self.venue.orders)}', symbol, group)
         before = {asset: self.venue.held(asset) for asset in ('USDT', 'COIN', 'ALT')}
         state = self.venue.place(order)
         if state.status == 'REJECTED':
@@ -71,6 +72,8 @@ class AnyHistory(RuleBasedStateMachine):
             if order.kind == 'limit': assert fill.price == order.price
             if order.kind == 'stop' and state.id not in awake:
                 assert SIGN[order.side] * (fill.price - order.stop_price) >= 0, 'a stop never fills better than its trigger'
+            others = [s for s in self.venue.orders.values() if order.group and s.order.group == order.group and s.order.symbol == symbol and s.id != state.id]
+            assert all(s.done for s in others), 'the first of a group that trades ends the others'
 
     @precondition(lambda self: any(self.venue.resting.values()))
     @rule(pick=some.randoms(use_true_random=False))
@@ -210,6 +213,87 @@ def test_a_buy_stop_that_slipped_beyond_its_cash_is_cut_and_says_so():
     assert state.filled == D('90.909') and 0 <= venue.free['USDT'] < D('0.11')
 
 
+@pytest.mark.parametrize(('side', 'price', 'bar', 'at'), [
+    ('sell', '110', ('100', '110', '99', '105', '9'), '110'),              # a touch is enough, as for a stop
+    ('sell', '110', ('100', '109.99', '99', '105', '9'), None),
+    ('sell', '110', ('115', '116', '112', '113', '9'), '115'),             # a jump serves it better than it asked
+    ('buy', '90', ('100', '101', '90', '95', '9'), '90'),
+    ('buy', '90', ('85', '88', '84', '86', '9'), '85'),
+])
+def test_a_take_profit_wakes_where_the_market_goes_our_way(side, price, bar, at):
+    state = passes(resting('take_profit', side, price), *bar)
+    assert (state.fills[0].price if state.fills else None) == (at and D(at))
+
+
+def bracket(stop='90', goal='110', **how) -> Exchange:
+    "An exchange at 100 with all its coins guarded by a stop and a take-profit, ids 1 and 2."
+    venue = Exchange({'COIN/USDT': COIN}, START, **how)
+    venue.open_bar('COIN/USDT', 0, D(100))
+    for kind, price in (('stop', stop), ('take_profit', goal)):
+        assert venue.place(asked(kind, 'sell', D(20), D(price), kind, group='g')).status == 'OPEN'
+    assert venue.free['COIN'] == 0 and venue.held('COIN') == 20, 'the coins of a group are locked once'
+    return venue
+
+
+@pytest.mark.parametrize(('bar', 'kind', 'at'), [
+    (('100', '115', '85', '100', '9'), 'stop', '90'),            # both in one bar: the worse is assumed
+    (('112', '115', '85', '100', '9'), 'take_profit', '112'),    # the opening has decided
+    (('88', '115', '85', '100', '9'), 'stop', '88'),
+])
+def test_of_a_bracket_one_trades_and_ends_the_other(bar, kind, at):
+    venue = bracket()
+    passes(venue, *bar)
+    states = {venue.orders[id].order.kind: venue.orders[id] for id in (1, 2)}
+    other = states.pop('take_profit' if kind == 'stop' else 'stop')
+    assert states[kind].fills[0].price == D(at) and (other.status, other.reason) == ('CANCELED', 'GROUP')
+    assert venue.free['COIN'] == 0 and not venue.locked and not venue.resting['COIN/USDT']
+
+
+def test_who_is_left_of_a_group_locks_for_itself():
+    venue = bracket()
+    venue.cancel(1)
+    assert venue.locked == {2: ('COIN', D(20))} and venue.free['COIN'] == 0
+    venue.cancel(2)
+    assert venue.free['COIN'] == 20
+
+
+def test_a_market_order_of_a_group_ends_its_others_too():
+    venue = bracket()
+    assert venue.place(asked('market', 'sell', D(20), D(1), 'leave', group='g')).status == 'FILLED'
+    assert {venue.orders[id].status for id in (1, 2)} == {'CANCELED'} and venue.free['COIN'] == 0
+
+
+def test_a_group_of_purchases_has_all_the_money_that_it_locked():
+    venue = Exchange({'COIN/USDT': COIN}, {'USDT': D(1000)})
+    venue.open_bar('COIN/USDT', 0, D(100))
+    for kind, price in (('limit', '95'), ('stop', '105')): assert venue.place(asked(kind, 'buy', D(9), D(price), kind, group='g')).status == 'OPEN'
+    assert venue.locked[1] == ('USDT', D(855)) and venue.locked[2] == ('USDT', D(90)), 'what the second needs beyond the first'
+    passes(venue, '100', '106', '99', '105', '9')
+    assert venue.find('stop').filled == 9 and venue.find('limit').reason == 'GROUP' and venue.free['USDT'] == 1000 - 945
+
+
+def test_groups_of_two_symbols_are_two_groups():
+    venue = Exchange({'COIN/USDT': COIN, 'ALT/USDT': OTHER}, START | {'ALT': D(100)})
+    for symbol in venue.rules: venue.open_bar(symbol, 0, D(100))
+    for symbol in venue.rules: venue.place(asked('stop', 'sell', D(10), D(90), symbol, symbol, 'g'))
+    venue.close_bar('COIN/USDT', Bar(*map(D, ('100', '100', '80', '85', '9'))))
+    assert [venue.orders[id].status for id in (1, 2)] == ['FILLED', 'OPEN']
+
+
+def test_what_is_adopted_rests_with_what_it_had_and_fills_only_the_rest():
+    venue = Exchange({'COIN/USDT': COIN}, START)
+    venue.adopt(asked('limit', 'buy', D(10), D(95), 'a'), filled=D(4))
+    assert venue.locked == {1: ('USDT', D(570))} and venue.find('a').status == 'PARTIALLY_FILLED'
+    state = passes(venue, '100', '101', '94', '96', '9')
+    assert (state.status, state.filled, state.fills[0].quantity) == ('FILLED', 10, 6)
+
+
+def test_money_can_come_and_go_without_a_trade():
+    venue = Exchange({'COIN/USDT': COIN}, START)
+    venue.book('USDT', D('-1.5'))
+    assert venue.held('USDT') == D('9998.5') and not venue.trades
+
+
 def test_a_limit_that_crosses_trades_at_once_and_not_beyond_its_price():
     venue = Exchange({'COIN/USDT': COIN}, START, slippage=D('0.01'))
     venue.open_bar('COIN/USDT', 0, D(100))
@@ -298,3 +382,76 @@ def test_symbols_are_read_in_every_form(symbol, parts):
 
 def test_a_symbol_without_a_known_quote_is_refused():
     with pytest.raises(BadInput, match='write it as BASE/QUOTE'): split_symbol('USDT')
+
+
+# Wishes
+
+names = some.sampled_from('abcde')
+wishes = some.lists(some.builds(Wish, names, sides, decimals('0.0004', '30', '0.0001'), some.one_of(some.none(), decimals('0.001', '120', '0.001'))),
+                    max_size=5, unique_by=lambda w: w.name)
+
+
+@settings(max_examples=150, deadline=None)
+@given(rounds=some.lists(wishes, min_size=1, max_size=4), bars=some.lists(some.tuples(prices, prices, prices), min_size=4, max_size=4))
+def test_what_is_legal_is_accepted_and_what_is_wished_again_is_left_alone(rounds, bars):
+    "A venue that is given legal wishes refuses none of them, but a market order that a gap made too dear or too small."
+    venue, there = Exchange({'COIN/USDT': COIN}, START, max_share=D('0.01')), {}
+    for t, (wished, (o, a, b)) in enumerate(zip(rounds, bars, strict=False)):
+        close = venue.prices.get('COIN/USDT', D(100))
+        there = {n: (w, id) for n, (w, id) in there.items() if not venue.orders[id].done}
+        account = Account(venue.held('USDT'), venue.held('COIN'), D(0), tuple(Resting(w, venue.orders[id].filled) for w, id in there.values()))
+        kept, skipped = legal(wished, account, close, COIN, D('0.01'))
+        assert [w.name for w in wished if w.name not in skipped] == [w.name for w in kept]
+        cancel, place = reconcile(kept, account.orders)
+        venue.open_bar('COIN/USDT', t, o)
+        for name in cancel: venue.cancel(there.pop(name)[1])
+        for wish in place:
+            state = venue.place(Order(f'{t}{wish.name}', 'COIN/USDT', wish.side, 'limit' if wish.price else 'market', wish.quantity, wish.price))
+            assert state.status != 'REJECTED' or wish.price is None and state.reason in ('INSUFFICIENT_BALANCE', 'NOTIONAL')
+            if not state.done: there[wish.name] = (wish, state.id)
+        if not any(w.price is None for w in kept):   # said again at once, the same wishes are already so
+            now = Account(account.cash, account.position, D(0), tuple(Resting(w, {r.wish.name: r.filled for r in account.orders if r.wish == w}.get(w.name, D(0))) for w in kept))
+            assert reconcile(legal(kept, now, close, COIN)[0], now.orders) == ((), ())
+        venue.close_bar('COIN/USDT', Bar(o, max(o, a, b), min(o, a, b), b, D(300)))
+    assert all(amount >= 0 for amount in venue.free.values())
+
+
+@given(wished=wishes, cash=decimals('0', '3000', '0.01'), position=decimals('0', '30', '0.001'))
+def test_legal_wishes_are_within_the_account_and_on_the_steps(wished, cash, position):
+    kept, skipped = legal(wished, Account(cash, position, D(0)), D(100), COIN)
+    assert sum(w.quantity * (w.price or D(100)) for w in kept if w.side == 'buy') <= cash
+    assert sum(w.quantity for w in kept if w.side == 'sell') <= position
+    asked = {w.name: w for w in wished}
+    for wish in kept:
+        before = asked[wish.name]
+        assert wish.quantity <= before.quantity and wish.quantity % COIN.step == 0 and wish.quantity * (wish.price or 100) >= COIN.min_notional
+        if wish.price is not None: assert wish.price % COIN.tick == 0 and SIGN[wish.side] * (before.price - wish.price) >= 0, 'never worse than asked'
+    assert {skip.reason for skip in skipped.values()} <= {'below_step', 'below_tick', 'below_min_quantity', 'below_min_notional', 'no_cash', 'no_short'}
+
+
+def test_an_earlier_wish_may_take_what_a_resting_one_has():
+    bid = Wish('old', 'buy', D(9), D(100))
+    account = Account(D(1000), D(0), D(1000), (Resting(bid),))
+    kept, _ = legal([Wish('new', 'buy', D(5), D(100)), bid], account, D(110), COIN)
+    assert [(w.name, w.quantity) for w in kept] == [('new', 5), ('old', 5)]
+    assert legal([bid, Wish('new', 'buy', D(5), D(100))], account, D(110), COIN)[0] == (bid, Wish('new', 'buy', D(1), D(100)))
+
+
+def test_where_shorts_are_allowed_a_sale_may_go_beyond_what_is_held():
+    sale = Wish('a', 'sell', 3., 120.)
+    account = Account(100., 1., 200.)
+    assert legal([sale], account, 100., replace(COIN, step=0, tick=0, min_notional=0, min_quantity=0), shorts=True)[0] == (sale,)
+    assert legal([sale], replace(account, position=-1.), 100., replace(COIN, step=0, tick=0))[1] == {'a': Skip('no_short')}
+
+
+def test_a_step_sees_floats_whatever_the_books_are_kept_in():
+    exact = Account(D(10), D('0.5'), D(60), (Resting(Wish('a', 'buy', D(1), D('9.5')), D('0.25')),), ())
+    assert in_floats(exact) == Account(10., .5, 60., (Resting(Wish('a', 'buy', 1., 9.5), .25),), ())
+    assert type(in_floats(exact).orders[0].wish.price) is float and in_floats(in_floats(exact)) == in_floats(exact)
+
+
+@given(state=some.recursive(some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False, allow_infinity=False) | some.text(),
+                            lambda inner: some.lists(inner) | some.dictionaries(some.text(), inner)))
+def test_a_state_survives_any_number_of_restarts(state):
+    once = as_state(state)
+    assert as_state(once) == once == state and (once is not state or not isinstance(state, (list, dict)))

@@ -6,12 +6,15 @@ import pytest
 from trading_lib.backtest.ledger import Ledger
 from trading_lib.backtest.run import backtest
 from trading_lib.core.errors import BadInput
-from trading_lib.market.bars import Sample, tidy
+from trading_lib.evidence.causality import find_peeking
+from trading_lib.execution.plan import Account, Wish
+from trading_lib.market.bars import Sample, tidy, together
 from trading_lib.models.training import train
-from trading_lib.strategies.contract import as_exposure, code_files, describe, find
+from trading_lib.strategies.contract import as_exposure, catalogue, code_files, describe, find, strategy
 from trading_lib.strategies.feeds import decider, load_feed, with_needs
 from trading_lib.strategies.hybrid import hybrid_trend
 from trading_lib.strategies.reversion import bollinger_reversion, rsi_reversion
+from trading_lib.strategies.rotation import momentum_rotation
 from trading_lib.strategies.trend import donchian_breakout, sma_cross
 
 CASES = [(sma_cross, {}), (sma_cross, dict(fast=5, slow=20)), (donchian_breakout, {}), (donchian_breakout, dict(entry=20, exit=10, shorts=True)),
@@ -364,3 +367,165 @@ def test_an_answer_that_is_no_number_is_refused(answer):
 
 def test_a_number_with_an_underscore_is_refused():
     with pytest.raises(BadInput, match='fast was 1_0; it must be an int'): find('sma_cross').check(dict(fast='1_0'))
+
+
+# ---- several symbols
+
+def trio(n=600):
+    "Three markets on the same times."
+    return together([Sample(walk(n, seed), name, '1h', 'test', synthetic=True) for seed, name in enumerate(('AAA', 'BBB', 'CCC'), 1)]).bars
+
+
+def test_a_strategy_of_one_symbol_is_asked_about_each_and_gets_its_share():
+    bars, s = trio(), describe(sma_cross)
+    target = s.exposures(bars, dict(fast=5, slow=20))
+    assert list(target) == ['AAA', 'BBB', 'CCC'] and target.index.equals(bars.index)
+    for name in target: assert target[name].equals(s.exposures(bars[name], dict(fast=5, slow=20)).rename(name) / 3)
+
+
+def test_a_rotation_holds_the_strongest_and_only_risers():
+    bars = trio()
+    close = bars.xs('close', axis=1, level=1)
+    gain = close / close.shift(50) - 1
+    held = describe(momentum_rotation).exposures(bars, dict(lookback=50, top=2))
+    assert set(np.unique(held)) == {0, .5} and (held.sum(axis=1) <= 1).all() and not (held.to_numpy()[gain.to_numpy() <= 0]).any()
+    for t in range(60, 600, 45): assert set(held.columns[held.iloc[t] > 0]) == set(gain.iloc[t].nlargest(2)[lambda g: g > 0].index)
+    assert describe(momentum_rotation).exposures(bars[['CCC', 'AAA', 'BBB']], dict(lookback=50, top=2))[list(held)].equals(held)
+
+
+def test_a_rotation_does_not_peek():
+    assert find_peeking(lambda bars: describe(momentum_rotation).exposures(bars, dict(lookback=20)), trio(300)).findings == ()
+
+
+def test_a_strategy_that_weighs_symbols_is_not_asked_about_one():
+    with pytest.raises(BadInput, match='momentum_rotation weighs several symbols against each other and was given bars of one; name two or more'):
+        describe(momentum_rotation).exposures(BARS)
+    assert find('momentum_rotation').several and not find('sma_cross').several
+
+
+def answers(table):
+    "What `as_exposure` says to a frame of answers about three symbols."
+    return as_exposure(pd.DataFrame(table, trio(4).index), trio(4), 'mine')
+
+
+def test_shares_are_taken_in_any_order_carried_forward_and_may_miss_one_by_a_rounding():
+    nan = np.nan
+    got = answers(dict(CCC=[nan, .2, nan, 0], AAA=[.1, nan, nan, nan], BBB=[-.5, -.5, nan, -0.]))
+    assert got.to_numpy().tolist() == [[.1, -.5, 0], [.1, -.5, .2], [.1, -.5, .2], [.1, 0, 0]] and got.columns.name == 'symbol'
+    thirds = answers({name: [1/3 + 1e-12] * 4 for name in ('AAA', 'BBB', 'CCC')})
+    assert (thirds.sum(axis=1) > 1).all() and as_exposure(thirds.to_numpy(), trio(4), 'mine').equals(thirds)
+
+
+@pytest.mark.parametrize('table, said', [
+    (dict(AAA=.5, BBB=.5, CCC=.5), 'mine returned 0.5 for AAA at 2024-01-01T00:00Z and 1.5 in all'),
+    (dict(AAA=[0, 0, 0, .2], BBB=[0, 0, 0, -.9], CCC=0.), 'mine returned -0.9 for BBB at 2024-01-01T03:00Z and 1.1 in all'),
+    (dict(AAA=[0, np.inf, 0, 0], BBB=0., CCC=0.), 'mine returned inf for AAA at 2024-01-01T01:00Z'),
+    (dict(AAA=0., BBB=0.), 'mine returned the columns AAA, BBB; it must return a column for each of AAA, BBB, CCC'),
+    (dict(AAA=0., BBB=0., DDD=0.), 'the columns AAA, BBB, DDD'),
+    (dict(AAA='a', BBB=0., CCC=0.), 'mine returned what is no number'),
+])
+def test_shares_that_break_the_contract_are_refused_in_one_line(table, said):
+    with pytest.raises(BadInput) as told: answers(table)
+    assert said in str(told.value) and '\n' not in str(told.value)
+
+
+def test_other_shapes_and_indexes_are_refused():
+    bars = trio(4)
+    for answer, said in ((pd.Series(0., bars.index), 'returned a Series'), (np.zeros((4, 2)), r'returned \(4, 2\) values for 4 bars of 3 symbols'),
+                         (pd.DataFrame(0., range(4), ['AAA', 'BBB', 'CCC']), 'another index')):
+        with pytest.raises(BadInput, match=said): as_exposure(answer, bars, 'mine')
+
+
+def test_an_error_about_one_of_several_symbols_names_it():
+    bars = trio(50)
+    @strategy
+    def loud(bars_of_one):
+        "Too much of one."
+        return bars_of_one.close * 0 + (3 if bars_of_one.close.equals(bars['BBB'].close) else 1)
+    with pytest.raises(BadInput, match='loud on BBB returned 3 at'): describe(loud).exposures(bars)
+
+
+# ---- orders
+
+@strategy(orders=True)
+def echo(bars, account, state, size: float = 1.):
+    "Answers with what its state says."
+    return state['answer'] if isinstance(state, dict) and 'answer' in state else ([Wish('a', 'buy', size)], state)
+
+
+def step(answer, **params):
+    "What `Strategy.step` says to a step that answers so."
+    @strategy(orders=True)
+    def mine(bars, account, state, size: float = 1.):
+        "Answers so."
+        return answer
+    return describe(mine).step(BARS[:5], Account(1., 0., 1.), {}, params)
+
+
+GOOD = Wish('a', 'buy', 1., 5.)
+
+@pytest.mark.parametrize('answer, said', [
+    ([GOOD], 'mine returned list; a step returns (orders, state)'), (None, 'mine returned NoneType'), (([GOOD], {}, 1), 'mine returned tuple'),
+    (('buy', {}), 'orders that are no list of Wish'), (([('a', 'buy', 1.)], {}), 'orders that are no list of Wish'), ((GOOD, {}), 'orders that are no list of Wish'),
+    (([GOOD, Wish('a', 'sell', 2.)], {}), 'mine wished for a twice; each order needs a name of its own'),
+    (([], {'at': BARS.index[0]}), 'mine returned a state that cannot be kept'), (([], {1: float('inf')}), 'a state that cannot be kept'),
+    (([], {1, 2}), 'a state that cannot be kept'), (([], BARS), 'a state that cannot be kept')])
+def test_a_step_that_breaks_the_contract_is_refused_in_one_line(answer, said):
+    with pytest.raises(BadInput) as told: step(answer)
+    assert said in str(told.value) and '\n' not in str(told.value)
+
+
+@pytest.mark.parametrize('wrong, said', [
+    (dict(side='long'), "side was 'long'; it is buy or sell"), (dict(quantity=0.), 'quantity was 0.0'), (dict(quantity=-1.), 'quantity was -1'),
+    (dict(quantity=float('nan')), 'quantity was nan'), (dict(price=float('inf')), 'price was inf'), (dict(price=0.), 'price was 0.0'),
+    (dict(quantity='1'), 'quantity was 1'), (dict(name=''), 'a name is a text'), (dict(name=3), 'a name is a text')])
+def test_a_wish_that_makes_no_sense_cannot_be_made(wrong, said):
+    with pytest.raises(BadInput) as told: Wish(**(dict(name='a', side='buy', quantity=1., price=5.) | wrong))
+    assert said in str(told.value) and str(told.value).startswith('wish ')
+
+
+def test_a_step_gives_wishes_and_a_state_as_json_gives_it_back():
+    wishes, state = step(([GOOD], {'levels': (1, 2), 3: None}))
+    assert wishes == (GOOD,) and state == {'levels': [1, 2], '3': None}
+    assert step(((), None)) == ((), None)
+
+
+def test_parameters_of_a_step_begin_after_the_state():
+    s = describe(echo)
+    assert list(s.parameters) == ['size'] and s.orders and not s.several
+    assert s.step(BARS[:5], Account(1., 0., 1.), {}, dict(size='2'))[0] == (Wish('a', 'buy', 2.),)
+    with pytest.raises(BadInput, match='did you mean size'): s.step(BARS[:5], Account(1., 0., 1.), {}, dict(sice=2))
+    with pytest.raises(BadInput, match='sma_cross returns exposures and not orders'): find('sma_cross').step(BARS[:5], Account(1., 0., 1.), {})
+    @strategy(orders=True)
+    def short(bars, account): return [], {}
+    with pytest.raises(BadInput, match='short: the first arguments must be bars, account, state'): describe(short).check()
+    with pytest.raises(BadInput, match='take several or orders'):
+        @strategy(orders=True, several=True)
+        def both(bars, account, state): return [], {}
+
+
+def test_what_is_handed_to_a_step_is_not_changed_by_it():
+    @strategy(orders=True)
+    def scribbler(bars, account, state):
+        "Writes wherever it can."
+        bars['close'] = 0.
+        state['list'].append(len(state['list']))
+        return [], state
+    bars, state = BARS[:5].copy(), {'list': []}
+    assert describe(scribbler).step(bars, Account(1., 0., 1.), state)[1] == {'list': [0]}
+    assert state == {'list': []} and bars.equals(BARS[:5])
+
+
+def test_the_code_of_the_plan_belongs_to_what_returns_orders_and_to_nothing_else():
+    assert 'trading_lib.execution.plan' in code_files(find('grid')) and 'trading_lib.execution.plan' not in code_files(find('sma_cross'))
+    assert {s.name: (s.several, s.orders) for s in catalogue()} == dict(bollinger_reversion=(False, False), dca=(False, True), donchian_breakout=(False, False),
+        grid=(False, True), hybrid_trend=(False, False), momentum_rotation=(True, False), rsi_reversion=(False, False), sma_cross=(False, False))
+
+
+@pytest.mark.parametrize('answer', [BARS.close > BARS.open, (BARS.close > BARS.open).to_numpy(), BARS.close * 0 - .0, (BARS.close > BARS.open).astype('boolean')],
+                         ids=['bool', 'array', 'zeros', 'nullable'])
+def test_an_answer_without_holes_is_taken_as_it_is_and_never_shared(answer):
+    got = as_exposure(answer, BARS)
+    assert got.dtype == 'float64' and got.name == 'exposure' and (got == np.asarray(answer, float)).all() and not np.signbit(got).any()
+    got.iloc[:] = .5
+    assert not (np.asarray(answer, float) == .5).any()

@@ -7,16 +7,17 @@ import pandas as pd
 import pytest
 from annotated_types import Interval
 
-from trading_lib.backtest.kernel import simulate
 from trading_lib.backtest.ledger import Ledger
+from trading_lib.backtest.measure import METRICS
 from trading_lib.backtest.run import backtest
-from trading_lib.backtest.sweep import METRICS, _metrics, best_region, grid, regions, sweep
+from trading_lib.backtest.surface import best_region, heatmap, regions, stability
+from trading_lib.backtest.sweep import block_of, count_sets, grid, sweep
 from trading_lib.core.errors import BadInput, Damaged
-from trading_lib.core.metrics import headline
 from trading_lib.execution.costs import Costs
-from trading_lib.market.bars import Sample
+from trading_lib.market.bars import Sample, together
 from trading_lib.market.store import read_file
 from trading_lib.market.synthetic import synthetic_market
+from trading_lib.risk.stops import Stops
 from trading_lib.signals.indicators import bollinger, sma
 from trading_lib.strategies.contract import describe, strategy
 from trading_lib.strategies.trend import donchian_breakout, sma_cross
@@ -61,52 +62,6 @@ def test_shorts_flips_and_fractions_are_their_backtests(sample, costs):
     equal_to_backtests(sweep(donchian_breakout, sample, dict(entry='20,60', exit='10,20', shorts=[True, False]), costs), donchian_breakout, sample, costs)
 
 
-def measured(bars, target, costs=Costs(), cash=10_000.):
-    "Both ways to the numbers, compared."
-    target = pd.Series(target, bars.index, dtype=float)
-    run = simulate(bars, target, costs, cash)
-    expected = headline(run.equity, run.position, bars.close, run.fills, 8760.)
-    found = _metrics(bars, target.to_numpy(), costs, cash, 8760.)
-    for name in METRICS: same(found[name], expected[name], name)
-    return run, found
-
-
-def table(opens, closes):
-    index = pd.date_range('2024', periods=len(closes), freq='h', tz='UTC', name='time')
-    opens, closes = np.asarray(opens, float), np.asarray(closes, float)
-    return pd.DataFrame(dict(open=opens, high=np.maximum(opens, closes), low=np.minimum(opens, closes), close=closes, volume=1.), index)
-
-
-@pytest.mark.parametrize('closes', [[100, 190, 320, 300, 310], [100, 190, 199.8001998001998, 300, 310], [100, 100, 100, 190, 320], [100, 100, 200, 100, 100]])
-def test_ruin_ends_a_row_where_it_ends_the_backtest(closes):
-    run, found = measured(table([100, 100, 100, 190, 300], closes), [-1., -1, -1, -1, -1])
-    assert (run.ruined is None) == (found['final_equity'] > 0)
-
-
-@pytest.mark.filterwarnings('ignore:invalid value')
-def test_equity_of_exactly_nothing_has_the_same_undefined_numbers():
-    for closes in ([100., 100, 200, 300, 300], [100., 100, 100, 100, 200]):
-        run, found = measured(table([100.] * 5, closes), [-1.] * 5, Costs(0, 0))
-        assert run.ruined is not None and found['final_equity'] == 0
-
-
-@pytest.mark.parametrize('target', [[0.], [1.], [0., 1.], [1., 1.], [0., 0., 0.], [1., 0., 1., 0., 0.], [1., 1., 1., 1., 1., -1., 1.]])
-def test_short_and_idle_samples_have_the_same_undefined_numbers(target):
-    prices = 100 * 1.01**np.arange(len(target))
-    measured(table(prices, prices), target)
-    measured(table(prices, prices), target, Costs(0, 0))
-
-
-def test_random_markets_give_the_same_numbers():
-    rng = np.random.default_rng(5)
-    for _ in range(150):
-        n = int(rng.integers(2, 120))
-        closes = rng.choice([.5, 100., 30_000.]) * np.exp(rng.normal(0, rng.choice([.002, .05, .3]), n).cumsum())
-        opens = closes * np.exp(rng.normal(0, .01, n))
-        target = rng.choice([-1., -.35, 0, .2, 1], n)[np.maximum.accumulate(np.where(rng.random(n) < .4, np.arange(n), 0))]
-        measured(table(opens, closes), target, Costs(float(rng.choice([0, 10])), float(rng.choice([0, 5]))))
-
-
 def test_what_a_strategy_refuses_is_a_row_that_says_why(sample):
     done = sweep(sma_cross, sample, PAIRS)
     refused = done.table[done.table.refused != '']
@@ -117,13 +72,36 @@ def test_what_a_strategy_refuses_is_a_row_that_says_why(sample):
     assert sweep(sma_cross, sample, dict(fast='60,70', slow=50)).best() is None
 
 
-def test_a_strategy_that_fails_otherwise_stops_the_sweep_with_its_set(sample):
+def test_a_set_that_a_strategy_fails_on_is_a_row_that_says_why(sample, tmp_path):
+    asked = []
     @strategy
-    def breaks(bars, window: int = 3): return sma(bars.close, 5) > 1 / (window - 4)
+    def breaks(bars, window: int = 3):
+        asked.append(window)
+        return sma(bars.close, 5) > 1 / (window - 4)
     @strategy
     def shouts(bars, size: int = 1): return bars.close * 0 + size
-    with pytest.raises(BadInput, match=r'breaks raised ZeroDivisionError .*; this was with window=4$'): sweep(breaks, sample, dict(window='3:5:1'))
-    with pytest.raises(BadInput, match=r'shouts returned 2 at .*; this was with size=2$'): sweep(shouts, sample, dict(size='1,2'))
+    @strategy
+    def short(bars, drop: int = 0): return bars.close[drop:] > 0
+    for _ in range(2): done = sweep(breaks, sample, dict(window='3:5:1'), cache=tmp_path / 'cache', ledger=Ledger(tmp_path / 'trials'))
+    assert asked == [3, 4, 5, 4] and (done.refused, done.computed, done.trials) == (1, 1, 2)   # a failure is tried again, and is no trial
+    assert done.table.refused[1].startswith('breaks raised ZeroDivisionError (') and done.table.sharpe.notna().tolist() == [True, False, True]
+    assert sweep(shouts, sample, dict(size='1,2')).table.refused[1].startswith('shouts returned 2 at ')
+    assert '(2999,) values for 3000 bars' in sweep(short, sample, dict(drop='0,1')).table.refused[1]
+
+
+def test_one_failure_for_all_sets_is_one_error(sample, tmp_path):
+    @strategy
+    def breaks(bars, window: int = 3): return bars.closing
+    with pytest.raises(BadInput, match=r'^breaks raised AttributeError .*; so it was with every set, first window=3$') as caught:
+        sweep(breaks, sample, dict(window='3:5:1'), cache=tmp_path / 'cache', ledger=Ledger(tmp_path / 'trials'))
+    assert '\n' not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_an_answer_without_a_number_is_flat(sample):
+    @strategy
+    def silent(bars, window: int = 3): return bars.close * np.nan
+    row = sweep(silent, sample, {}).table.iloc[0]
+    assert (row.refused, row.trades, row.total_return, row.exposure) == ('', 0, 0, 0) and np.isnan(row.sharpe)
 
 
 def test_an_interrupted_sweep_keeps_what_is_done_and_goes_on(sample, tmp_path):
@@ -151,7 +129,8 @@ def test_what_is_known_is_not_asked_again(sample, tmp_path):
     assert asked == [5, 6, 7, 8, 9] and (first.computed, again.computed) == (5, 0)
     pd.testing.assert_frame_equal(first.table, again.table, check_exact=True)
     assert sweep(curious, sample, dict(window='9:10:1'), cache=tmp_path).computed == 1
-    assert len(list(tmp_path.iterdir())) == 1
+    (folder,) = tmp_path.iterdir()
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_other_costs_cash_or_bars_are_other_answers(sample, tmp_path):
@@ -175,7 +154,7 @@ def test_other_facts_beside_the_same_prices_are_another_question(sample, tmp_pat
 
 def test_a_spoilt_cache_is_named(sample, tmp_path):
     sweep(sma_cross, sample, PAIRS, cache=tmp_path)
-    next(tmp_path.iterdir()).write_bytes(b'PAR1 nothing')
+    next(tmp_path.rglob('*.parquet')).write_bytes(b'PAR1 nothing')
     with pytest.raises(Damaged, match='delete it'): sweep(sma_cross, sample, PAIRS, cache=tmp_path)
 
 
@@ -229,7 +208,7 @@ def test_ranges_of_decimals_are_exact():
     assert [each['size'] for each in grid(tilt, dict(size='0.1:0.5:0.1'))] == [.1, .2, .3, .4, .5]
     assert [each['size'] for each in grid(tilt, dict(size='-.5:1:.5'))] == [-.5, 0, .5, 1]
     assert [each['flip'] for each in grid(tilt, dict(flip='true,false'))] == [True, False]
-    assert grid(tilt, {}) == [dict(window=20, size=.5, flip=False)]
+    assert list(grid(tilt, {})) == [dict(window=20, size=.5, flip=False)]
 
 
 @pytest.mark.parametrize(('ranges', 'says'), [
@@ -268,6 +247,152 @@ def test_the_best_region_beats_a_lucky_point():
 def test_words_and_switches_have_no_neighbours(sample):
     found = regions(sweep(tilt, sample, dict(window='5:8:1', flip=[True, False])).table)
     assert set(found.sets) == {2, 3}
+
+
+def test_stops_are_tried_like_parameters_and_share_one_answer(sample, tmp_path):
+    asked = []
+    @strategy
+    def curious(bars, window: int = 5):
+        asked.append(window)
+        return sma(bars.close, window) > bars.close
+    call = dict(strategy=curious, sample=sample, ranges=dict(stop_loss='none,0.01', window='5,30', time_stop='6:12:6'), costs=Costs(10, 5), cache=tmp_path,
+                stops=Stops(trailing_stop=.02))
+    done = sweep(**call)
+    assert asked == [5, 30] and list(done.table)[:4] == ['window', 'stop_loss', 'time_stop', METRICS[0]] and done.names == ['window', 'stop_loss', 'time_stop']
+    for row in done.table.to_dict('records'):
+        stops = Stops(None if np.isnan(row['stop_loss']) else row['stop_loss'], None, .02, int(row['time_stop']))
+        one = backtest(curious, sample, dict(window=row['window']), Costs(10, 5), stops=stops).metrics
+        for name in METRICS: same(row[name], one[name], (name, row))
+    assert sweep(**call).computed == 0 and sweep(**call | dict(stops=None)).computed == 8
+    assert sweep(**call | dict(ranges=dict(window='5', trailing_stop='0.02,0.03', time_stop=6), stops=None)).computed == 1   # the other is known
+
+
+def test_one_set_of_stops_is_one_trial_in_the_ledger(sample, tmp_path):
+    ledger = Ledger(tmp_path)
+    assert sweep(sma_cross, sample, dict(stop_loss='none,0.02', fast='5,10'), ledger=ledger).trials == 4
+    assert backtest(sma_cross, sample, dict(fast=5), ledger=ledger, stops=Stops(.02)).trials == 4
+    assert backtest(sma_cross, sample, dict(fast=5), ledger=ledger).trials == 4
+    assert backtest(sma_cross, sample, dict(fast=5), ledger=ledger, stops=Stops(.02, time_stop=5)).trials == 5
+
+
+def test_a_strategy_may_have_a_parameter_that_is_called_like_a_stop(sample):
+    @strategy
+    def own(bars, stop_loss: int = 5): return sma(bars.close, stop_loss) > bars.close
+    done = sweep(own, sample, dict(stop_loss='5,6'))
+    assert done.table.stop_loss.tolist() == [5, 6]
+    equal_to_backtests(done, own, sample, Costs())
+
+
+def test_strategies_that_return_orders_are_replayed(sample):
+    short = Sample(sample.bars[:300], sample.symbol, sample.timeframe, sample.source)
+    done = sweep('dca', short, dict(every='12,24', share=.05), Costs(10, 5))
+    for row in done.table.to_dict('records'):
+        one = backtest('dca', short, {name: row[name] for name in done.names}, Costs(10, 5)).metrics
+        for name in METRICS: same(row[name], one[name], (name, row))
+    with pytest.raises(BadInput, match='its exits are among them'): sweep('dca', short, dict(every='12,24'), stops=Stops(.1))
+
+
+def test_several_symbols_are_swept_by_the_same_call(tmp_path):
+    both = together(list(synthetic_market(seed=3, bars=800).samples.values())[:2])
+    done = sweep(sma_cross, both, dict(fast='5,10', slow='20,40', stop_loss='none,0.03'), Costs(10, 5), ledger=Ledger(tmp_path))
+    assert done.trials == 8 and (done.table.trades > 0).all()
+    for row in done.table.to_dict('records'):
+        stops = Stops(None if np.isnan(row['stop_loss']) else row['stop_loss'])
+        one = backtest(sma_cross, both, {name: row[name] for name in ('fast', 'slow')}, Costs(10, 5), stops=stops).metrics
+        for name in METRICS: same(row[name], one[name], (name, row))
+
+
+def test_every_save_adds_a_file_and_rewrites_none(sample, tmp_path, monkeypatch):
+    from trading_lib.backtest import sweep as module
+    monkeypatch.setattr(module, 'monotonic', iter(range(0, 10**6, 100)).__next__)   # every block is due
+    call = dict(strategy=sma_cross, sample=sample, ranges=PAIRS, cache=tmp_path)
+    def killed(done, total):
+        if done == 9: raise SystemExit
+    with pytest.raises(SystemExit): sweep(**call, block=3, progress=killed)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*.parquet')}
+    assert len(before) > 1
+    rest = sweep(**call)
+    assert rest.computed == 7 and all(path.stat().st_mtime_ns == moment for path, moment in before.items())
+    assert len(list(tmp_path.rglob('*.parquet'))) == len(before) + 1
+    pd.testing.assert_frame_equal(rest.table, sweep(sma_cross, sample, PAIRS).table, check_exact=True)
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_itself(sample, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.warns(UserWarning, match='cannot be written .* The sweep goes on') as said: done = sweep(sma_cross, sample, PAIRS, cache=tmp_path / 'file')
+    assert len(said) == 1 and '\n' not in str(said[0].message) and len(done.table) == 16 and done.table.sharpe.notna().sum() == 12
+
+
+def test_a_bar_shows_how_far_it_is(sample, capsys, tmp_path):
+    sweep(sma_cross, sample, PAIRS, cache=tmp_path)
+    sweep(sma_cross, sample, PAIRS | dict(fast='5:25:5'), cache=tmp_path, progress=True)
+    said = capsys.readouterr().err
+    assert 'sma_cross: 20 sets' in said and '20/20' in said and 'set/s' in said
+
+
+def test_a_grid_of_a_million_is_not_written_out():
+    sets = grid('sma_cross', dict(fast='2:200:1', slow='5:400:1', stop_loss='0.001:0.012:0.001'), limit=10**6)
+    assert len(sets) == 199 * 396 * 12 == count_sets('sma_cross', dict(fast='2:200:1', slow='5:400:1', stop_loss='0.001:0.012:0.001'))
+    assert sets[0] == dict(fast=2, slow=5, stop_loss=.001) and sets[-1] == dict(fast=200, slow=400, stop_loss=.012) and sets[12]['slow'] == 6
+    for k in (0, 12_345, 500_000, len(sets) - 1): assert {name: sets.column(name)[k].item() for name in sets.names} == sets[k]
+    with pytest.raises(IndexError): sets[len(sets)]
+
+
+def test_the_rows_do_not_depend_on_threads_or_on_the_order_of_blocks(sample, monkeypatch):
+    from trading_lib.backtest import scale
+    def shuffled(client, prepared, blocks):
+        for k in reversed(range(len(blocks))): yield k, block_of(prepared, list(blocks[k]), threads=1 + k % 3)
+    monkeypatch.setattr(scale, 'blocks_on', shuffled)
+    seen = []
+    spread = sweep(sma_cross, sample, PAIRS | dict(trailing_stop='none,0.02'), client='tcp://somewhere', block=5, progress=lambda done, total: seen.append(done))
+    pd.testing.assert_frame_equal(spread.table, sweep(sma_cross, sample, PAIRS | dict(trailing_stop='none,0.02')).table, check_exact=True)
+    assert seen == [2, 7, 12, 17, 22, 27, 32]
+
+
+# ---- surfaces ----
+
+def test_a_region_means_what_it_says_in_any_number_of_directions():
+    rng = np.random.default_rng(2)
+    rows = pd.DataFrame([dict(a=a, b=b, c=c, word=w) for a in range(4) for b in (.1, .2, .4) for c in range(3) for w in 'xy'])
+    rows = rows.assign(**dict.fromkeys(METRICS, 0.), refused='').assign(sharpe=rng.normal(size=len(rows)))
+    rows.loc[[5, 17], 'sharpe'] = np.nan
+    place = rows.assign(b=rows.b.rank(method='dense'))
+    found = regions(rows)
+    for k in (0, 5, 20, 40, len(rows) - 1):
+        near = (place[['a', 'b', 'c']] - place.loc[k, ['a', 'b', 'c']].astype(float)).abs().max(axis=1).le(1) & (rows.word == rows.word[k])
+        same(found['mean'][k], rows.sharpe[near].mean() if k != 5 else None)
+        assert found.sets[k] == rows.sharpe[near].notna().sum()
+
+
+def test_a_stop_that_is_off_lies_beyond_the_farthest_one(sample):
+    table = sweep(sma_cross, sample, dict(stop_loss='none,0.01:0.03:0.01')).table
+    assert regions(table).sets.tolist() == [2, 2, 3, 3]
+    heatmap(sweep(sma_cross, sample, dict(stop_loss='none,0.01:0.03:0.01', fast='5,10')).table, 'stop_loss', 'fast')
+
+
+def test_sets_that_are_no_grid_have_no_regions():
+    rng = np.random.default_rng(2)
+    rows = pd.DataFrame(rng.random((500, 3)), columns=list('abc')).assign(**dict.fromkeys(METRICS, 0.), refused='')
+    with pytest.raises(BadInput, match='500 sets on a grid of 500 x 500 x 500'): regions(rows)
+
+
+def hill(width):
+    rows = pd.DataFrame([dict(a=a, b=b) for a in range(9) for b in range(9)])
+    return rows.assign(**dict.fromkeys(METRICS, 0.), refused='').assign(sharpe=np.exp(-((rows.a - 4)**2 + (rows.b - 4)**2) / width))
+
+
+def test_a_broad_hill_is_stable_and_a_needle_is_not():
+    broad, needle = stability(hill(30)), stability(hill(.1))
+    assert broad.middle == needle.middle == dict(a=4, b=4) and broad.verdict.startswith('Stable: a step in any parameter from a=4, b=4 keeps at least 9')
+    assert needle.verdict.startswith('Fragile: a step in ') and broad.kept['a'] > .9 > .5 > needle.kept['a']
+    assert broad.lines['a'].value.idxmax() == 4 and (broad.lines['a'].low <= broad.lines['a'].high).all()
+    assert len(np.ravel(broad.draw())) == 2
+
+
+def test_where_nothing_stands_out_there_is_nothing_to_be_stable(sample):
+    flat = hill(30).assign(sharpe=1.)
+    for table in (flat, flat.assign(sharpe=np.nan), sweep(sma_cross, sample, dict(fast=20)).table):
+        assert stability(table).verdict.endswith('so there is nothing to be stable')
 
 
 def test_a_single_set_is_its_own_region(sample):

@@ -11,8 +11,10 @@ from trading_lib.evidence import verdict
 from trading_lib.evidence.agreement import Agreement, agree, compare
 from trading_lib.evidence.verdict import verify
 from trading_lib.execution.costs import Costs
-from trading_lib.market.bars import Sample, tidy
-from trading_lib.strategies.contract import as_exposure, find
+from trading_lib.execution.plan import Wish
+from trading_lib.market.bars import Sample, tidy, together
+from trading_lib.risk.stops import Stops
+from trading_lib.strategies.contract import as_exposure, find, strategy
 
 SAMPLE = Sample(walk(2000), 'COIN/USDT', '1h', 'made up', synthetic=True)
 
@@ -111,7 +113,7 @@ def test_writing_to_the_joined_bars_is_found_too(tmp_path):
 
 
 def test_engines_that_disagree_fail_the_verdict(monkeypatch):
-    def at_odds(bars, target, costs, cash) -> Agreement:
+    def at_odds(bars, target, costs, cash, stops) -> Agreement:
         return compare(dict(kernel=simulate(bars, target, costs, cash), other=simulate(bars, target.shift(fill_value=0.), costs, cash)))
     monkeypatch.setattr(verdict, 'agree', at_odds)
     result = verify('sma_cross', SAMPLE)
@@ -124,5 +126,123 @@ def test_engines_that_disagree_fail_the_verdict(monkeypatch):
 def test_an_honest_strategy_that_fees_eat_passes(btc_hourly):
     bars = tidy(pd.read_parquet(btc_hourly))
     target = as_exposure(bars.volume > bars.volume.shift(1), bars)
-    assert simulate(bars, target, Costs(20)).equity.iloc[-1] < 1e-9
+    assert simulate(bars, target, Costs(20)).equity.iloc[-1] < 1e-9   # of 10,000
     assert agree(bars, target, Costs(20)) == Agreement(('kernel', 'vectorbt', 'replay'), pytest.approx(0, abs=1e-12), None)
+
+
+# ---- stops, several symbols, orders ----
+
+def test_stops_are_part_of_what_the_engines_agree_on():
+    said = verify('sma_cross', SAMPLE, stops=Stops(stop_loss=.02, take_profit=.04, trailing_stop=.03, time_stop=24)).agreement
+    assert said.engines == ('kernel', 'vectorbt', 'replay') and said.findings == () and said.left_out == {}
+
+
+HALF = Sample(walk(700), 'COIN/USDT', '1h', 'made up', synthetic=True)
+PAIR = together([HALF, Sample(walk(700, seed=8), 'OTHER/USDT', '1h', 'made up', synthetic=True)])
+
+MANY = """
+from trading_lib.market.bars import field
+from trading_lib.strategies.contract import strategy
+
+@strategy(several=True)
+def stronger(bars):
+    gain = field(bars, 'close').pct_change(20)
+    return gain.gt(gain.mean(axis=1), axis=0) * .9
+
+@strategy(several=True)
+def one_knows(bars):
+    close = field(bars, 'close')
+    return close.diff(5).gt(0).assign(**{'OTHER/USDT': close['OTHER/USDT'].shift(-1) > close['OTHER/USDT']}) * .5
+
+@strategy(several=True)
+def one_follows_tomorrow_of_the_other(bars):
+    close = field(bars, 'close')
+    return close.diff(5).gt(0).assign(**{'OTHER/USDT': close['COIN/USDT'].shift(-1) > close['COIN/USDT']}) * .5
+
+@strategy(several=True)
+def one_writes(bars):
+    bars[('COIN/USDT', 'mean')] = bars['COIN/USDT'].close.rolling(9).mean()
+    return field(bars, 'close').diff(5).gt(0) * .5
+
+@strategy
+def alone_writes(bars):
+    bars['mean'] = bars.close.rolling(9).mean()
+    return bars.close > bars['mean']
+
+@strategy
+def alone_knows(bars):
+    return bars.close.shift(-1) > bars.close
+"""
+
+
+@pytest.fixture(scope='module')
+def many(tmp_path_factory):
+    path = tmp_path_factory.mktemp('many') / 'many.py'
+    path.write_text(MANY)
+    return path
+
+
+@pytest.mark.parametrize(('name', 'found'), [
+    ('stronger', set()), ('one_knows', {('lookahead', 'OTHER/USDT')}), ('one_follows_tomorrow_of_the_other', {('lookahead', 'OTHER/USDT')}),
+    ('one_writes', {('mutation', 'COIN/USDT mean')}), ('alone_writes', {('mutation', 'mean')}),
+    ('alone_knows', {('lookahead', 'COIN/USDT'), ('lookahead', 'OTHER/USDT')})])
+def test_several_symbols_are_one_experiment_and_the_one_at_fault_is_named(many, name, found):
+    verdict = verify(f'{many}:{name}', PAIR, costs=Costs(10, 5), stops=Stops(stop_loss=.05))
+    assert {(f.kind, f.column) for f in verdict.findings} == found
+    assert verdict.agreement.engines == ('kernel', 'vectorbt', 'replay') and verdict.agreement.findings == ()
+    if name == 'stronger': assert verdict.warmup_bars == 20
+
+
+def test_a_strategy_of_one_symbol_is_asked_about_each_of_several():
+    one, pair = verify('sma_cross', HALF), verify('sma_cross', PAIR)
+    assert pair.passed and pair.warmup_bars == one.warmup_bars == 49
+
+
+def test_funding_leaves_vectorbt_out_and_the_json_says_so():
+    paying = Sample(SAMPLE.bars.assign(funding=1e-4), SAMPLE.symbol, '1h', 'made up', synthetic=True)
+    said = verify('sma_cross', paying).json()
+    assert said['verdict'] == 'pass' and said['agreement']['engines'] == ['kernel', 'replay'] and 'funding' in said['agreement']['left_out']['vectorbt']
+
+
+COUNT = []
+
+@strategy(orders=True)
+def counts_in_a_variable(bars, account, state):
+    COUNT.append(1)
+    return [Wish('buy', 'buy', .01)] if len(COUNT) % 10 == 0 else [], {}
+
+@strategy(orders=True)
+def counts_in_its_state(bars, account, state):
+    count = state.get('count', 0) + 1
+    return [Wish('buy', 'buy', .01)] if count % 10 == 0 else [], dict(count=count)
+
+@strategy(orders=True)
+def looks_at_the_clock(bars, account, state):
+    return [Wish('buy', 'buy', .01)] if pd.Timestamp.now().month % 2 and len(bars) % 10 == 0 else [], {}
+
+@strategy(orders=True)
+def scribbles_on_the_bars(bars, account, state):
+    bars['mean'] = bars.close.rolling(9).mean()
+    return [], {}
+
+@strategy(orders=True)
+def waits_at_the_lowest_of_fifty(bars, account, state):
+    return [Wish('wait', 'buy', .01, float(bars.low[-50:].min()))], {}
+
+@strategy(orders=True)
+def waits_at_the_mean_of_all(bars, account, state):
+    return [Wish('wait', 'buy', .01, float(bars.close.mean()))], {}
+
+
+@pytest.mark.parametrize(('function', 'kinds', 'warmup'), [
+    (counts_in_a_variable, ['state'], None), (counts_in_its_state, [], 0), (looks_at_the_clock, ['clock'], None), (scribbles_on_the_bars, ['mutation'], None),
+    (waits_at_the_lowest_of_fifty, [], 49), (waits_at_the_mean_of_all, ['window'], None)], ids=lambda f: getattr(f, '__name__', None))
+def test_what_returns_orders_is_asked_the_same_questions_again(function, kinds, warmup):
+    verdict = verify(function, Sample(SAMPLE.bars[:600], SAMPLE.symbol, '1h', 'made up', synthetic=True))
+    assert [f.kind for f in verdict.findings] == kinds and verdict.warmup_bars == warmup
+    said = verdict.json()['agreement']
+    assert said['engines'] == ['replay'] and said['max_rel_diff'] is None and set(said['left_out']) == {'kernel', 'vectorbt'}
+
+
+def test_stops_beside_orders_are_refused():
+    with pytest.raises(BadInput, match='returns orders, and its exits are among them'): verify('dca', SAMPLE, stops=Stops(stop_loss=.1))

@@ -12,8 +12,15 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     kernel=['simulate', 'Simulation'],
     vectorised=['simulate_vectorbt', 'portfolio'],
-    replay=['replay_venue', 'VenueReplay', 'Decision'],
+    replay=['replay_venue', 'VenueReplay', 'Decision', 'replay_orders', 'OrdersReplay'],
     ledger=['Ledger', 'Trial'],
     run=['backtest', 'Backtest'],
-    sweep=['grid', 'regions', 'best_region', 'heatmap', 'Sweep'],
+    measure=['Prepared', 'METRICS'],
+    sweep=['grid', 'Sweep'],
+    surface=['regions', 'best_region', 'heatmap', 'stability'],
+    search=['Search', 'work_off', 'read_queue'],
+    validation=['walk_forward', 'cross_validate'],
+    montecarlo=['monte_carlo'],
+    stress=['Stress'],
+    examination=['validate', 'Validation'],
 ))

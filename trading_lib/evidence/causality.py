@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import BadInput, TradingError
-from ..market.bars import OHLCV, stamp
+from ..market.bars import OHLCV, stamp, symbols_of
 
 # %% ../../nbs/08_evidence/01_causality.ipynb #292b5164
 KINDS = ('lookahead', 'window', 'state', 'clock', 'mutation')
@@ -216,8 +216,9 @@ def _knife_edge(function: Callable, bars: pd.DataFrame, base: pd.DataFrame, slac
     "Bars whose answer hangs on the last digits of the prices; none if that is true of many, for then it is no accident."
     edge = np.zeros(len(bars), bool)
     for seed in range(8):   # a toss may come out the same a few times
-        shaken = bars.copy(deep=True)
-        shaken[_prices(bars)] *= 1 + 1e-12 * np.random.default_rng(seed).standard_normal((len(bars), 1))
+        shaken, rng = bars.copy(deep=True), np.random.default_rng(seed)
+        noise = {symbol: 1 + 1e-12 * rng.standard_normal(len(bars)) for symbol in symbols_of(bars) or [None]}
+        for name in _prices(bars): shaken[name] *= noise[name[0] if isinstance(name, tuple) else None]
         answer = _ask(function, shaken)
         if not isinstance(answer, BaseException): edge |= _moved(answer, base, slack).any(axis=1)
     return edge if edge.mean() < .05 else np.zeros_like(edge)
@@ -363,8 +364,9 @@ def find_writing(
     name = next(iter([*written, *new, *gone]), None)
     what = 'added' if name in new else 'removed' if name in gone else 'overwrote'
     row = int((own[name] != bars[name]).to_numpy().argmax()) if name in written else None
-    which = 'rows or their index' if name is None else f'column {name}'
-    return [Finding('mutation', None if row is None else iso(bars.index[row]), None if name is None else str(name),
+    label = None if name is None else ' '.join(map(str, name)) if isinstance(name, tuple) else str(name)
+    which = 'rows or their index' if name is None else f'column {label}'
+    return [Finding('mutation', None if row is None else iso(bars.index[row]), label,
                     f'it {what} {which} of the bars it was given; usual cause: bars[...] = ... ; keep it in a variable, or work on bars.copy()')]
 
 # %% ../../nbs/08_evidence/01_causality.ipynb #0c0b8abc

@@ -13,5 +13,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     orders=['Order', 'Fill', 'OrderState', 'advance'],
     costs=['Costs', 'fill_price', 'fee_of', 'affordable'],
     matching=['Exchange', 'MarketRules', 'spot_rules', 'split_symbol'],
-    plan=['plan_order', 'Planned', 'Skip'],
+    plan=['plan_order', 'Planned', 'Skip', 'Wish', 'Account', 'reconcile'],
 ))

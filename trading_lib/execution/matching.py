@@ -104,7 +104,16 @@ def open_bar(self: Exchange,
 @patch
 def held(self: Exchange, asset: str) -> Number:
     "All there is of an asset, free and locked."
+    if not self.locked: return self.free[asset]
     return self.free[asset] + sum(amount for name, amount in self.locked.values() if name == asset)
+
+@patch
+def book(self: Exchange,
+    asset: str,
+    amount: Number,    # below 0 is paid
+):
+    "Money that comes or goes without a trade, such as funding."
+    self.free[asset] += amount
 
 @patch
 def find(self: Exchange, client_id: str) -> OrderState | None:
@@ -125,7 +134,7 @@ def _trade(self: Exchange, state: OrderState, quantity: Number, price: Number, t
     in_base = sign > 0 and rules.fee_in == 'received'
     fee = floor_to(quantity * rules.fee if in_base else fee_of(quantity, price, rules.fee), rules.unit)
     self.free[rules.base] += sign * quantity - (fee if in_base else 0)
-    self.free[rules.quote] -= sign * notional + (0 if in_base else fee)
+    self.free[rules.quote] = self.free[rules.quote] - sign * notional - (0 if in_base else fee)
     fill = Fill(order.client_id, len(self.trades) + 1, order.symbol, order.side, quantity, price, fee,
                 rules.base if in_base else rules.quote, time)
     self.trades.append(fill)
@@ -135,14 +144,14 @@ def _trade(self: Exchange, state: OrderState, quantity: Number, price: Number, t
 @patch
 def _keep(self: Exchange, state: OrderState) -> OrderState:
     "Remember a state; lock what its rest may need, or let it go."
-    asset, amount = self._needs(state.order, state.remaining)
     resting = self.resting[state.order.symbol]
-    self._unlock(state.id)
     self.orders[state.id] = state
+    if state.id in resting: self._unlock(state.id)
     if state.done:
         if state.id in resting: resting.remove(state.id)
     else:
         if state.id not in resting: resting.append(state.id)
+        asset, amount = self._needs(state.order, state.remaining)
         amount = min(amount, max(self.free[asset], 0))   # a stop that slipped may need more than there is
         self.locked[state.id], self.free[asset] = (asset, amount), self.free[asset] - amount
     return state
@@ -153,14 +162,26 @@ def _unlock(self: Exchange, id: int):
     asset, amount = self.locked.pop(id, (None, 0))
     if asset: self.free[asset] += amount
 
+@patch
+def _others(self: Exchange, order: Order) -> list[int]:
+    "The resting orders that this one excludes."
+    if order.group is None: return []
+    there = ((id, self.orders[id].order) for id in self.resting[order.symbol])
+    return [id for id, other in there if other.group == order.group and other.client_id != order.client_id]
+
 # %% ../../nbs/02_execution/03_matching.ipynb #7aa3cb60
 @patch
 def _needs(self: Exchange, order: Order, quantity: Number) -> tuple[str, Number]:
-    "What an order may have to hand over: the asset and the amount."
+    "What must be locked for an order: the asset and the amount, less what others of its group have locked."
     rules = self.rules[order.symbol]
-    if order.side == 'sell': return rules.base, 0 if rules.margin else quantity
-    price = order.price or self._taken(order, order.stop_price or self.prices[order.symbol])
-    return rules.quote, 0 if rules.margin else quantity * price * (1 + (rules.fee if rules.fee_in == 'quote' else 0))
+    asset = rules.base if order.side == 'sell' else rules.quote
+    if rules.margin: return asset, 0
+    amount = quantity
+    if order.side == 'buy':
+        price = order.price or self._taken(order, order.stop_price or self.prices[order.symbol])
+        amount = quantity * price * (1 + (rules.fee if rules.fee_in == 'quote' else 0))
+    there = sum(self.locked[id][1] for id in self._others(order) if id in self.locked and self.locked[id][0] == asset)
+    return asset, max(amount - there, 0)
 
 @patch
 def _taken(self: Exchange, order: Order, price: Number) -> Number:
@@ -180,7 +201,7 @@ def refusal(self: Exchange, order: Order) -> str:
     if order.quantity < rules.min_quantity or rules.step and order.quantity % rules.step: return 'LOT_SIZE'
     if order.quantity * (order.price or order.stop_price or price) < rules.min_notional: return 'NOTIONAL'
     if (known := self.find(order.client_id)) and not known.done: return 'DUPLICATE'
-    if order.kind == 'stop' and SIGN[order.side] * (price - order.stop_price) >= 0: return 'WOULD_TRIGGER'
+    if order.stop_price and (price >= order.stop_price if order.rises else price <= order.stop_price): return 'WOULD_TRIGGER'
     asset, amount = self._needs(order, order.quantity)
     return 'INSUFFICIENT_BALANCE' if amount and amount > self.free[asset] else ''
 
@@ -192,28 +213,40 @@ def place(self: Exchange,
 ) -> OrderState:           # REJECTED with a reason, or OPEN, or done
     "Accept an order or refuse it; what can be traded at once is, at the current price."
     time = self.time if time is None else time
-    state = OrderState(order, opened=time, updated=time)
-    if reason := self.refusal(order): return advance(state, 'REJECTED', reason=reason)
-    state = advance(state, 'OPEN', id=len(self.orders) + 1)
+    if reason := self.refusal(order): return OrderState(order, 'REJECTED', reason=reason, opened=time, updated=time)
+    state = OrderState(order, 'OPEN', id=len(self.orders) + 1, opened=time, updated=time)
     self.by_client[order.client_id] = state.id
-    price = self._taken(order, self.prices[order.symbol])
-    if order.kind == 'market': return self._take(state, price, state.remaining, time)
-    crosses = order.kind == 'limit' and SIGN[order.side] * (order.price - self.prices[order.symbol]) >= 0
+    now = self.prices[order.symbol]
+    if order.kind == 'market': return self._take(state, self._taken(order, now), order.quantity, time)
+    crosses = order.kind == 'limit' and SIGN[order.side] * (order.price - now) >= 0
     if not crosses: return self._keep(state)
-    return self._take(state, min(price, order.price) if order.side == 'buy' else max(price, order.price), state.remaining, time)
+    better = min if order.side == 'buy' else max
+    return self._take(state, better(self._taken(order, now), order.price), order.quantity, time)
+
+# %% ../../nbs/02_execution/03_matching.ipynb #c0fc6201
+@patch
+def adopt(self: Exchange,
+    order: Order,
+    filled: Number = 0,    # so much of it before; those fills are not repeated
+) -> OrderState:
+    "Have an order rest, as it did elsewhere."
+    self.by_client[order.client_id] = id = len(self.orders) + 1
+    return self._keep(OrderState(order, 'PARTIALLY_FILLED' if filled else 'OPEN', filled, id=id, opened=self.time, updated=self.time))
 
 # %% ../../nbs/02_execution/03_matching.ipynb #7de08860
 @patch
 def _take(self: Exchange, state: OrderState, price: Number, quantity: Number, time: object) -> OrderState:
     "Fill so much of an order at a price. A buy is cut to what cash pays with its fee, and what was cut expires."
-    order, rules = state.order, self.rules[state.order.symbol]
-    self._unlock(state.id)
-    wanted = quantity
-    if order.side == 'buy':
-        pays = affordable(self.free[rules.quote], price, rules.fee if rules.fee_in == 'quote' else 0)
-        quantity = min(quantity, floor_to(pays, rules.step))
+    order, rules, wanted = state.order, self.rules[state.order.symbol], quantity
+    others = self._others(order)
+    for id in (state.id, *others): self._unlock(id)
+    on_top = rules.fee if rules.fee_in == 'quote' else 0
+    cut = order.side == 'buy' and self.free[rules.quote] - quantity * price - fee_of(quantity, price, on_top) < 0
+    if cut: quantity = min(quantity, floor_to(affordable(self.free[rules.quote], price, on_top), rules.step))
     if quantity > 0: state = self._trade(state, quantity, price, time)
+    if cut and quantity > 0 and not rules.step: self.free[rules.quote] *= 0   # all there was, to the last rounding
     if quantity < wanted and not state.done: state = advance(state, 'EXPIRED', reason='INSUFFICIENT_BALANCE', updated=time)
+    for id in others: self._keep(advance(self.orders[id], 'CANCELED', reason='GROUP', updated=time) if quantity > 0 else self.orders[id])
     return self._keep(state)
 
 # %% ../../nbs/02_execution/03_matching.ipynb #d409083f
@@ -225,7 +258,9 @@ def cancel(self: Exchange,
     "End a resting order; raises `Rejected` if there is none under that number."
     state = self.orders.get(id)
     if state is None or state.done: raise Rejected(f'order {id} is {state.status if state else "unknown"}; there is nothing to cancel')
-    return self._keep(advance(state, 'CANCELED', updated=self.time if time is None else time))
+    state = self._keep(advance(state, 'CANCELED', updated=self.time if time is None else time))
+    for other in self._others(state.order): self._keep(self.orders[other])   # they lock now what it had locked for all
+    return state
 
 # %% ../../nbs/02_execution/03_matching.ipynb #cf76ed6d
 @patch
@@ -235,29 +270,42 @@ def close_bar(self: Exchange,
     time: object = None,   # of the fills, if not the bar's opening
 ) -> list[OrderState]:     # what changed
     "A bar ends: resting orders that it reached are filled, and its close is the price."
+    self.prices[symbol] = bar.close
+    if not self.resting[symbol]: return []
     time = self.time if time is None else time
     left = None if self.max_share is None else bar.volume * self.max_share
     changed = []
-    for id in sorted(self.resting[symbol], key=lambda id: (self.orders[id].order.kind != 'stop', id)):
+    for id in self._queue(symbol, bar.open):
         state = self.orders[id]
-        price = self._reached(state, bar)
+        price = None if state.done else self._reached(state, bar)
         if price is None: continue
         quantity = state.remaining if left is None else floor_to(min(left, state.remaining), self.rules[symbol].step)
         if not quantity > 0: continue
         changed.append(self._take(state, price, quantity, time))
         if left is not None: left -= changed[-1].filled - state.filled
-    self.prices[symbol] = bar.close
     return changed
 
-# %% ../../nbs/02_execution/03_matching.ipynb #b6c2d1f2
+# %% ../../nbs/02_execution/03_matching.ipynb #e0335134
+@patch
+def _queue(self: Exchange, symbol: str, price: Number) -> list[int]:
+    "Who comes first in a bar that opens at this price."
+    ids = self.resting[symbol]
+    if len(ids) < 2: return list(ids)
+    def rank(id):
+        order = self.orders[id].order
+        if order.kind == 'limit': early = SIGN[order.side] * (order.price - price) > 0
+        else: early = id in self.awake or (price >= order.stop_price if order.rises else price <= order.stop_price)
+        return not early, order.kind != 'stop', id
+    return sorted(ids, key=rank)
+
 @patch
 def _reached(self: Exchange, state: OrderState, bar: Bar) -> Number | None:
     "The price at which this bar fills a resting order, if it does."
-    order, sign = state.order, SIGN[state.order.side]
+    order = state.order
     if order.kind == 'limit':
-        beyond = order.price - bar.low if sign > 0 else bar.high - order.price
+        beyond = order.price - bar.low if order.side == 'buy' else bar.high - order.price
         return order.price if beyond > 0 or self.touch and beyond == 0 else None
     if state.id in self.awake: return self._taken(order, bar.open)   # woke earlier; the bar's volume was too small for it
-    if (bar.high < order.stop_price) if sign > 0 else (bar.low > order.stop_price): return None
+    if (bar.high < order.stop_price) if order.rises else (bar.low > order.stop_price): return None
     self.awake.add(state.id)
-    return self._taken(order, max(order.stop_price, bar.open) if sign > 0 else min(order.stop_price, bar.open))
+    return self._taken(order, (max if order.rises else min)(order.stop_price, bar.open))

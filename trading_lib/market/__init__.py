@@ -10,9 +10,11 @@ import lazy_loader
 
 # %% ../../nbs/01_market/00_market.ipynb #6284a9dd
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
-    bars=['OHLCV', 'Sample', 'tidy', 'check_bars', 'fingerprint', 'gaps', 'timeframe_of', 'resample', 'closes_at', 'join_known'],
+    bars=['OHLCV', 'Sample', 'tidy', 'check_bars', 'fingerprint', 'gaps', 'timeframe_of', 'resample', 'closes_at', 'join_known',
+          'field', 'symbols_of', 'together', 'with_funding'],
     quality=['defects', 'quality_report', 'check_data', 'Quality'],
     synthetic=['synthetic_market', 'SyntheticMarket'],
     store=['Store', 'read_table', 'read_file', 'write_file', 'load_sample'],
     history=['pull', 'Pulled', 'closed_bars'],
+    funding=['load_funding'],
 ))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['OHLCV', 'TIME_NAMES', 'check_bars', 'stamp', 'moments', 'numbers', 'tidy', 'step_of', 'timeframe_of', 'gaps',
-           'fingerprint', 'Sample', 'resample', 'closes_at', 'join_known']
+           'fingerprint', 'symbols_of', 'Sample', 'resample', 'closes_at', 'join_known', 'field', 'together',
+           'with_funding']
 
 # %% ../../nbs/01_market/01_bars.ipynb #c3248cb8
 import warnings
@@ -141,14 +142,24 @@ def gaps(
 def fingerprint(
     bars: pd.DataFrame,   # a bar table; columns beside OHLCV do not count
 ) -> str:                 # 64 hex digits
-    "SHA-256 of times (ns, UTC) and OHLCV values."
-    values = np.ascontiguousarray(bars[OHLCV].to_numpy('<f8') + 0.)   # + 0 makes -0 and 0 the same
-    return sha256(bars.index.as_unit('ns').asi8.astype('<i8').tobytes() + values.tobytes()).hexdigest()
+    "SHA-256 of times (ns, UTC) and OHLCV values, and of the names where there are several symbols."
+    found = sha256(bars.index.as_unit('ns').asi8.astype('<i8').tobytes())
+    for symbol in symbols_of(bars) or [None]:
+        table = bars if symbol is None else bars[symbol]
+        if symbol is not None: found.update(symbol.encode() + b'\n')
+        found.update(np.ascontiguousarray(table[OHLCV].to_numpy('<f8') + 0.).tobytes())   # + 0 makes -0 and 0 the same
+    return found.hexdigest()
+
+def symbols_of(
+    bars: pd.DataFrame,   # a bar table, or one with columns (symbol, field)
+) -> list[str]:           # in the order of the columns; empty for a plain bar table
+    "Which symbols a table of several holds."
+    return list(bars.columns.get_level_values(0).unique()) if bars.columns.nlevels > 1 else []
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    "Bars of one symbol with their origin."
-    bars: pd.DataFrame          # OHLCV and any joined columns
+    "Bars with their origin."
+    bars: pd.DataFrame          # OHLCV and any joined columns; columns (symbol, field) where there are several symbols
     symbol: str                 # as the source writes it, such as BTC/USDT or BTCUSDT
     timeframe: str              # such as '1h'
     source: str                 # the file or store entry it was read from
@@ -207,3 +218,50 @@ def join_known(
     usable = row >= 0
     if max_age: usable &= at_close - known[row] <= timeframe_delta(max_age).value
     return facts.iloc[row].where(np.repeat(usable[:, None], facts.shape[1], axis=1)).set_axis(bars.index)
+
+# %% ../../nbs/01_market/01_bars.ipynb #5913e428
+def field(
+    bars: pd.DataFrame,           # a bar table, or one with columns (symbol, field)
+    name: str,                    # such as 'close'
+) -> pd.Series | pd.DataFrame:    # a column a symbol where there are several
+    "One field of the bars, of every symbol."
+    return bars.xs(name, axis=1, level=1) if bars.columns.nlevels > 1 else bars[name]
+
+def together(
+    samples: list[Sample],        # of one bar length; a single one is given back as it is
+    allow_gaps: bool = False,     # leave out the times that some of them lack
+) -> Sample:                      # with columns (symbol, field)
+    "Several samples as one; raises `BadInput` where they do not fit."
+    if len(samples) == 1: return samples[0]
+    names, lengths = [s.symbol for s in samples], {s.timeframe for s in samples}
+    if twice := [n for n in names if names.count(n) > 1]: raise BadInput(f'{twice[0]} was given twice; name each symbol once')
+    if len(lengths) > 1: raise BadInput(f'{" and ".join(names)} have bars of {" and ".join(sorted(lengths))}; take one length')
+    first, last = max(s.bars.index[0] for s in samples), min(s.bars.index[-1] for s in samples)
+    if first >= last: raise BadInput(f'{" and ".join(names)} share no time: one begins at {stamp(first)}, another ends at {stamp(last)}')
+    cuts = {s.symbol: s.bars.loc[first:last] for s in samples}
+    bars = pd.concat(cuts, axis=1, join='inner', names=['symbol', None])
+    for name, own in cuts.items():
+        lone = own.index.difference(bars.index)
+        if len(lone) and not allow_gaps:
+            missing = next(n for n, other in cuts.items() if lone[0] not in other.index)
+            raise BadInput(f'{missing} has no bar at {stamp(lone[0])} where {name} has one; leave such times out with --allow-gaps')
+    return Sample(bars, '+'.join(names), samples[0].timeframe, ', '.join(s.source for s in samples), any(s.synthetic for s in samples))
+
+# %% ../../nbs/01_market/01_bars.ipynb #061ac43f
+def with_funding(
+    bars: pd.DataFrame,                      # a bar table, or one with columns (symbol, field)
+    rates: pd.Series | dict[str, pd.Series], # fractions of the position, by the UTC time each fell due; by symbol where there are several
+) -> pd.DataFrame:                           # the bars with a field `funding`: a fraction, 0 where nothing fell due
+    "Bars with what holding them cost; raises `BadInput` where the rates do not cover the bars."
+    if names := symbols_of(bars):
+        if missing := [name for name in names if name not in rates]: raise BadInput(f'{missing[0]} has no funding rates; give them for every symbol')
+        return pd.concat({name: with_funding(bars[name], rates[name]) for name in names}, axis=1, names=['symbol', None])
+    rates = rates.sort_index()
+    if len(rates) < 2 or not np.isfinite(rates).all(): raise BadInput(f'funding: {len(rates)} rates; give at least two, all finite numbers')
+    reach = step_of(rates.index)
+    if rates.index[0] > bars.index[0] + reach or rates.index[-1] < bars.index[-1] - reach:
+        raise BadInput(f'funding covers {stamp(rates.index[0])} to {stamp(rates.index[-1])} and the bars {stamp(bars.index[0])} to {stamp(bars.index[-1])}; '
+                       'cut the bars with --start and --end, or give all the rates')
+    open_ = bars.index.searchsorted(rates.index, side='left')   # the first open at or after each
+    inside = (open_ > 0) & (open_ < len(bars))                  # nothing is held before the first
+    return bars.assign(funding=np.bincount(open_[inside], rates.to_numpy(float)[inside], len(bars)))

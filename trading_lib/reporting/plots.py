@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['INK', 'FAINT', 'GRID', 'BLUE', 'GREY', 'ORANGE', 'GREEN', 'DIVERGING', 'FONT', 'thin', 'style', 'blank',
-           'price_figure', 'draw_price', 'holding', 'equity_figure', 'draw_equity', 'drawdown_figure', 'draw_drawdown',
-           'monthly_returns', 'months_figure', 'exposure_figure', 'rolling_sharpe', 'sharpe_figure', 'overview_figure']
+           'price_figure', 'draw_price', 'shown_as_one', 'exposure_held', 'holding', 'equity_figure', 'draw_equity',
+           'drawdown_figure', 'draw_drawdown', 'monthly_returns', 'months_figure', 'exposure_figure', 'rolling_sharpe',
+           'sharpe_figure', 'overview_figure']
 
 # %% ../../nbs/09_reporting/01_plots.ipynb #f10833e1
 import textwrap
@@ -75,25 +76,26 @@ def price_figure(
     last: int | None = None,   # only so many bars, the latest
 ) -> 'go.Figure':
     "The price, what was held, and every fill."
-    bars = done.bars.iloc[-(last or 0):]
-    fills = done.simulation.fills[lambda f: f.time >= bars.index[0]]
+    close, held, fills = shown_as_one(done)
+    close = close.iloc[-(last or 0):]
+    fills = fills[fills.time >= close.index[0]]
     closed = done.trades[~done.trades.is_open.astype(bool)]
     won = f'{(closed.pnl > 0).mean():.0%} of them won' if len(closed) else 'none of them closed'
     whole = f'{len(done.trades):,} trades, {won}' if len(done.trades) else 'It never traded'
-    title = f'The last {len(bars):,} bars: {len(fills)} fills' if last else whole
-    return draw_price(blank(title, done.sample, 400), bars, done.simulation.position, fills).update_yaxes(title_text='price')
+    title = f'The last {len(close):,} bars: {len(fills)} fills' if last else whole
+    return draw_price(blank(title, done.sample, 400), close, held, fills).update_yaxes(title_text='price' if done.close.ndim == 1 else 'basket')
 
 # %% ../../nbs/09_reporting/01_plots.ipynb #82825c5c
 def draw_price(
     fig: 'go.Figure',
-    bars: pd.DataFrame,       # which to draw
-    position: pd.Series,      # at closes
+    close: pd.Series,         # what to draw
+    held: pd.Series,          # at closes; above 0 long, below short
     fills: pd.DataFrame,      # time, side, price
     **where,                  # row and column of a subplot
 ) -> 'go.Figure':             # the same, with price, long, short, buy and sell
     "Add price and fills; always the same five traces, so that a live figure can be updated in place."
-    close = thin(bars.close)
-    held = position.reindex(close.index)
+    ends, close = close.index[[0, -1]], thin(close)
+    held = held.reindex(close.index)
     size = 9 if len(fills) <= 80 else 6 if len(fills) <= 400 else 4
     lines = ('price', close, GREY, 1), ('long', close.where(held > 0), BLUE, 1.3), ('short', close.where(held < 0), ORANGE, 1.3)
     for name, line, color, width in lines:
@@ -103,7 +105,20 @@ def draw_price(
         these = fills[fills.side == side]
         fig.add_scatter(x=_naive(these.time), y=these.price.to_numpy(float), name=name, mode='markers', hovertemplate='%{y:,.6~g}',
                         marker=dict(symbol=symbol, color=color, size=size, line=dict(width=.5, color='white')), **where)
-    return fig.update_xaxes(range=[str(t) for t in _naive(bars.index[[0, -1]])], **where)
+    return fig.update_xaxes(range=[str(t) for t in _naive(ends)], **where)
+
+def shown_as_one(done: Backtest) -> tuple[pd.Series, pd.Series, pd.DataFrame]:
+    "Price, exposure held and fills to draw. Several symbols are a basket of equal parts that begins at 100, and fills lie on its line."
+    held, fills = exposure_held(done), done.simulation.fills
+    if done.close.ndim == 1: return done.close, held, fills
+    basket = (done.close / done.close.iloc[0]).mean(axis=1) * 100
+    return basket, held, fills.assign(price=basket.reindex(fills.time).to_numpy())
+
+def exposure_held(done: Backtest) -> pd.Series:
+    "The share of equity that was held at each close; of several symbols the sum, long minus short."
+    run = done.simulation
+    value = run.position * done.close
+    return ((value if value.ndim == 1 else value.sum(axis=1)) / run.equity.where(run.equity > 0)).fillna(0.)
 
 def _naive(times) -> np.ndarray:
     "UTC times as plotly takes them: without a zone."
@@ -113,8 +128,9 @@ def _naive(times) -> np.ndarray:
 def holding(
     done: Backtest,
 ) -> pd.Series:     # equity at closes
-    "What buying at the first close and holding would have been worth, without costs."
-    return (done.bars.close / done.bars.close.iloc[0] * done.equity.iloc[0]).rename('holding')
+    "What buying at the first close and holding, equal parts of several symbols, would have been worth without costs."
+    growth = done.close / done.close.iloc[0]
+    return ((growth if growth.ndim == 1 else growth.mean(axis=1)) * done.equity.iloc[0]).rename('holding')
 
 def equity_figure(done: Backtest) -> 'go.Figure':
     "Equity of the strategy and of holding."
@@ -186,8 +202,7 @@ def months_figure(done: Backtest) -> 'go.Figure':
 # %% ../../nbs/09_reporting/01_plots.ipynb #2984e8ad
 def exposure_figure(done: Backtest) -> 'go.Figure':
     "The share of equity that was held, negative when short."
-    run = done.simulation
-    held = (run.position * done.bars.close / run.equity.where(run.equity > 0)).fillna(0.)
+    held = exposure_held(done)
     stretch = np.arange(len(held)) * 120 // len(held)   # a switch that flips all day is a grey wall; its average is readable
     mean, starts = held.groupby(stretch).mean(), held.index[np.unique(stretch, return_index=True)[1]]
     fig = blank(f'In the market {(held != 0).mean():.0%} of the time', done.sample, 240, legend=False)
@@ -224,7 +239,7 @@ def overview_figure(done: Backtest) -> 'go.Figure':
     from plotly.subplots import make_subplots
     rows = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=.05, row_heights=[.42, .36, .22])
     fig = blank(_ends(done), done.sample, 640, fig=rows)
-    draw_price(fig, done.bars, done.simulation.position, done.simulation.fills, row=1, col=1).update_yaxes(title_text='price', row=1, col=1)
+    draw_price(fig, *shown_as_one(done), row=1, col=1).update_yaxes(title_text='price', row=1, col=1)
     draw_equity(fig, done, row=2, col=1).update_yaxes(title_text='equity', row=2, col=1)
     draw_drawdown(fig, done, row=3, col=1).update_yaxes(title_text='below the peak', row=3, col=1)
     for trace in fig.data[7:]: trace.showlegend = False

@@ -10,7 +10,7 @@ __all__ = ['FORMS', 'block_means', 'Estimate', 'sharpe_estimate', 'sharpe_of', '
 # %% ../../nbs/09_reporting/03_report.ipynb #0f2672cf
 import html
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..backtest.run import Backtest
 from ..core.metrics import calmar, drawdown, returns, sharpe, sortino
 from ..core.time import bars_per_year, utc
 from ..evidence.verdict import Verdict
-from ..market.bars import Sample
+from ..market.bars import Sample, symbols_of
 from ..market.quality import defects
 from .plots import holding
 from ..strategies.contract import Strategy
@@ -214,7 +214,9 @@ def headline_table(done: Backtest) -> Html:
 
 def sample_table(sample: Sample) -> Html:
     "What the data is, and what is wrong with it."
-    found, missing = defects(sample), int(sample.gaps.missing.sum())
+    alone = [sample.bars[name] for name in symbols_of(sample.bars)] or [sample.bars]
+    found = pd.concat([defects(replace(sample, bars=bars)) for bars in alone])
+    missing = int(sample.gaps.missing.sum())
     gaps = f'{missing:,} bars missing in {len(sample.gaps)} places' if missing else 'none'
     kinds = ', '.join(f'{count} {kind}' for kind, count in found.kind.value_counts().items()) or 'none found'
     rows = dict(sample=str(sample), source=sample.source, fingerprint=sample.fingerprint[:16], gaps=gaps, defects=kinds)
@@ -226,7 +228,8 @@ def strategy_table(done: Backtest) -> Html:
     own, costs = done.strategy, done.costs
     rows = [dict(parameter=p.name, value=done.params[p.name], default=p.default, allowed=p.bounds) for p in own.parameters.values()]
     given = f'{costs.fee_bps:g} basis points fee and {costs.slippage_bps:g} slippage on every fill'
-    said = words(f'From {done.equity.iloc[0]:,.0f}, {given}. Code {own.digest[:12]}.')
+    ends = ', '.join(f'{name.replace("_", " ")} {value:g}' for name, value in done.stops.json().items())
+    said = words(f'From {done.equity.iloc[0]:,.0f}, {given}{f", {ends}" if ends else ""}. Code {own.digest[:12]}.')
     if seen(done): said += words(f'Examined on {seen(done)}. What it earned there proves nothing.', mark=True)
     return Html(f'<p><b>{html.escape(own.name)}</b>: {html.escape(own.doc)}</p>{said}{table(pd.DataFrame(rows)) if rows else ""}')
 
@@ -236,7 +239,8 @@ def verdict_table(verdict: Verdict) -> Html:
     engines, far = said['agreement']['engines'], said['agreement']['max_rel_diff']
     rows = [('verdict', said['verdict']), ('engines compared', ', '.join(engines)),
             ('largest relative difference', f'{far:.1e}' if far is not None else '—'),
-            ('warm-up', f'{said["warmup_bars"]} bars' if said['warmup_bars'] is not None else '—')]
+            ('warm-up', f'{said["warmup_bars"]} bars' if said['warmup_bars'] is not None else '—'),
+            *((f'{name} left out', why) for name, why in said['agreement'].get('left_out', {}).items())]
     found = [(f['kind'], f'{f["detail"]} (bar {f["bar"]})') for f in said['findings']]
     return table(pd.DataFrame(rows + found, columns=['check', '']))
 
@@ -256,6 +260,6 @@ def result(
     return dict(
         answer=answer(done, verdict, trials), summary=done.summary() | counted, verdict=verdict.json(), synthetic=done.sample.synthetic,
         seen_by_models=done.seen_by_models, fee_bps=done.costs.fee_bps, slippage_bps=done.costs.slippage_bps,
-        target_min=float(done.target.min()), ruined=ruined.isoformat() if ruined else None,
+        target_min=float(np.min(done.target)), ruined=ruined.isoformat() if ruined else None,
         sharpe=plain(sharpe_of(done)), growth_gap=plain(gap), information_ratio=plain(edge_of(done)),
         neighbourhood=rows(near), cost_stress=rows(stress))

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..backtest.kernel import simulate
 from ..backtest.ledger import Ledger
-from ..backtest.run import Backtest, trial_of
+from ..backtest.run import Backtest, follow, trial_of
 from ..core.errors import BadInput
 from ..execution.costs import Costs
 from .plots import BLUE, DIVERGING, INK, blank
@@ -30,11 +30,10 @@ def again(
     costs: Costs | None = None,   # other costs
 ) -> Backtest:                    # through the kernel, not counted yet
     "The same backtest with other parameters or costs; raises `BadInput` for a set that the strategy refuses."
-    chosen = done.strategy.check(done.params | (params or {}))
-    target = done.strategy.exposures(done.bars, chosen) if params else done.target
-    costs = costs or done.costs
-    run = simulate(done.bars, target, costs, float(done.equity.iloc[0]))
-    return replace(done, params=chosen, costs=costs, engine='kernel', target=target, simulation=run, trials=None)
+    chosen, costs, cash = done.strategy.check(done.params | (params or {})), costs or done.costs, float(done.equity.iloc[0])
+    if params or done.strategy.orders: target, run = follow(done.strategy, done.bars, chosen, costs, cash, 'kernel', done.stops)
+    else: target, run = done.target, simulate(done.bars, done.target, costs, cash, done.stops)
+    return replace(done, params=chosen, costs=costs, engine='replay' if done.strategy.orders else 'kernel', target=target, simulation=run, trials=None)
 
 # %% ../../nbs/09_reporting/02_variations.ipynb #409b452b
 STEPS = (.5, .63, .79, 1., 1.26, 1.59, 2.)   # thirds of an octave
@@ -42,10 +41,11 @@ STEPS = (.5, .63, .79, 1., 1.26, 1.59, 2.)   # thirds of an octave
 def around(
     parameter: Parameter,   # a number
     value: float,           # the chosen one
+    steps: tuple[float, ...] = STEPS,
 ) -> list:                  # rising, without repetition, the chosen one among them
     "Values near one, within the parameter's bounds."
     spread = (parameter.high - parameter.low) / 20 if None not in (parameter.low, parameter.high) else 1
-    near = [value * s for s in STEPS] if value else [spread * k for k in range(-3, 4)]
+    near = [value * s for s in steps] if value else [spread * k for k in range(-3, 4)]
     near = {parameter.kind(round(v) if parameter.kind is int else float(f'{v:.3g}')) for v in near} | {value}
     return sorted(v for v in near if _allowed(parameter, v))
 
@@ -62,7 +62,8 @@ def neighbourhood(
 ) -> pd.DataFrame:                  # one row a set: one or two parameters, then `MEASURES`; NaN where refused
     "What the sets around the chosen one would have given; empty for a strategy without numbers to turn."
     numbers = [p for p in done.strategy.parameters.values() if p.kind in (int, float) and not p.choices]
-    axes = {p.name: around(p, done.params[p.name]) for p in numbers[:2]}
+    steps = STEPS[1::2] if done.strategy.orders else STEPS   # orders are replayed one by one, which takes its time
+    axes = {p.name: around(p, done.params[p.name], steps) for p in numbers[:2]}
     sets = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
     runs = [_or_none(done, params) for params in sets]
     if ledger is not None: ledger.record(trial_of(run) for run in runs if run)

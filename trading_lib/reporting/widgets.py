@@ -88,7 +88,7 @@ class Explorer:
         import ipywidgets as w
         self.ledger, self.done, self.seen = ledger, None, set()
         self.sources = {label: read for label, read in sources.items() if own_files or label != OWN_FILE}
-        names = [s.name for s in catalogue() if not s.needs] + [OWN_STRATEGY] * own_files   # what needs more than prices cannot be fed here
+        names = [s.name for s in catalogue() if not (s.needs or s.several or s.orders)] + [OWN_STRATEGY] * own_files   # what one price and a moment are enough for
         text = lambda example: w.Text(placeholder=example, description='', continuous_update=False, **_wide())
         self.strategy = w.Dropdown(options=names, value='sma_cross', description='strategy', **_wide())
         self.data = w.Dropdown(options=list(self.sources), description='data', **_wide())

@@ -15,4 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     trend=['sma_cross', 'donchian_breakout'],
     reversion=['bollinger_reversion', 'rsi_reversion'],
     hybrid=['hybrid_trend'],
+    ladders=['grid', 'dca'],
+    rotation=['momentum_rotation'],
 ))

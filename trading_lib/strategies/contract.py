@@ -28,16 +28,20 @@ import pandas as pd
 from annotated_types import GroupedMetadata
 
 from ..core.errors import BadInput, TradingError, did_you_mean
+from ..market.bars import stamp, symbols_of
 
 # %% ../../nbs/06_strategies/01_contract.ipynb #9d97e4d9
 def strategy(
     function: Callable | None = None,   # bars, then parameters with annotated bounds and defaults
     *,
     needs: tuple[str, ...] = (),        # columns it reads beside OHLCV, such as 'sentiment'
+    several: bool = False,              # it weighs symbols against each other: columns (symbol, field) in, a column a symbol out
+    orders: bool = False,               # it returns orders: (bars, account, state) in, (orders, state) out
 ) -> Callable:                          # the same function
     "Mark a function as a strategy. It is not wrapped: what you call is what you wrote."
-    if function is None: return partial(strategy, needs=needs)
-    function.strategy_needs = tuple(needs)
+    if function is None: return partial(strategy, needs=needs, several=several, orders=orders)
+    if several and orders: raise BadInput(f'{function.__name__}: a strategy that returns orders trades one symbol; take several or orders')
+    function.strategy_needs, function.strategy_several, function.strategy_orders = tuple(needs), several, orders
     return function
 
 # %% ../../nbs/06_strategies/01_contract.ipynb #6dd0b829
@@ -81,11 +85,13 @@ def parameters_of(
 ) -> dict[str, Parameter]:        # by name, in the order of the signature
     "The parameter space that a signature describes; raises `BadInput` for what it cannot describe."
     named = list(inspect.signature(function, eval_str=True).parameters.values())
-    if not named or named[0].default is not named[0].empty: raise BadInput(f'{function.__name__}: the first argument must be bars')
+    given = ['bars', 'account', 'state'] if getattr(function, 'strategy_orders', False) else ['bars']
+    if len(named) < len(given) or any(p.default is not p.empty for p in named[:len(given)]):
+        raise BadInput(f'{function.__name__}: the first argument{"s" * (len(given) > 1)} must be {", ".join(given)}')
     found = {}
-    for p in named[1:]:
+    for p in named[len(given):]:
         if p.default is p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-            raise BadInput(f'{function.__name__}: parameter {p.name} has no default; every parameter after bars needs one')
+            raise BadInput(f'{function.__name__}: parameter {p.name} has no default; every parameter after {given[-1]} needs one')
         hint = type(p.default) if p.annotation is p.empty else p.annotation
         found[p.name] = Parameter(p.name, hint, p.default, **_space(hint, p.default))
     return found
@@ -102,27 +108,53 @@ def _space(hint: Any, default: Any) -> dict:
 
 # %% ../../nbs/06_strategies/01_contract.ipynb #f70c936a
 def as_exposure(
-    answer: Any,               # what the function returned
-    bars: pd.DataFrame,        # what it was given
-    name: str = 'strategy',    # what to call it in an error
-) -> pd.Series:                # float64 in [-1, 1], no NaN, on the index of `bars`
+    answer: Any,                     # what the function returned
+    bars: pd.DataFrame,              # what it was given
+    name: str = 'strategy',          # what to call it in an error
+) -> pd.Series | pd.DataFrame:       # float64 in [-1, 1], no NaN, on the index of `bars`; a column a symbol where there are several
     "Target exposure per bar; raises `BadInput` where the answer breaks the contract."
+    if symbols := symbols_of(bars): return _as_shares(answer, bars, symbols, name)
     values = _floats(answer, name)
     if values.shape != (len(bars),): raise BadInput(f'{name} returned {values.shape} values for {len(bars)} bars; it must return one a bar')
-    if isinstance(answer, pd.Series) and not answer.index.equals(bars.index):
+    _same_index(answer, bars, name)
+    series = pd.Series(values + 0., bars.index, name='exposure')   # + 0 copies, and makes -0 and 0 the same
+    if len(values) and values.min() >= -1 and values.max() <= 1: return series
+    wrong = np.abs(values) > 1
+    if not wrong.any(): return series.ffill().fillna(0.)           # there is NaN among them
+    raise BadInput(f'{name} returned {values[wrong][0]:g} at {bars.index[wrong.argmax()]}; exposure is a share of equity in [-1, 1]')
+
+def _same_index(answer: Any, bars: pd.DataFrame, name: str):
+    if isinstance(answer, (pd.Series, pd.DataFrame)) and not answer.index.equals(bars.index):
         raise BadInput(f'{name} returned another index than that of its bars; return it unchanged')
-    wrong = ~(np.abs(np.nan_to_num(values)) <= 1)
-    if wrong.any():
-        raise BadInput(f'{name} returned {values[wrong][0]:g} at {bars.index[wrong.argmax()]}; exposure is a share of equity in [-1, 1]')
-    return pd.Series(values, bars.index, name='exposure').ffill().fillna(0.) + 0.
 
 def _floats(answer: Any, name: str) -> np.ndarray:
     "The answer as floats, NaN where it says nothing."
     try:
         if np.iscomplexobj(answer): raise TypeError('complex numbers are no share of anything')
-        return answer.to_numpy(dtype=float, na_value=np.nan) if isinstance(answer, pd.Series) else np.asarray(answer, dtype=float)
+        if getattr(answer, 'dtype', None) == np.dtype(bool): return np.asarray(answer).astype(float)
+        if isinstance(answer, (pd.Series, pd.DataFrame)): return answer.to_numpy(dtype=float, na_value=np.nan)
+        return np.asarray(answer, dtype=float)
     except (TypeError, ValueError):
         raise BadInput(f'{name} returned what is no number for a bar ({type(answer).__name__}); exposure is a share of equity in [-1, 1]') from None
+
+# %% ../../nbs/06_strategies/01_contract.ipynb #360f2ee2
+def _as_shares(answer: Any, bars: pd.DataFrame, symbols: list[str], name: str) -> pd.DataFrame:
+    "The same for several symbols; sums may miss 1 by a rounding."
+    if isinstance(answer, pd.DataFrame) and set(answer.columns) == set(symbols): answer = answer[symbols]
+    elif not isinstance(answer, np.ndarray):
+        told = f'the columns {", ".join(map(str, answer.columns))}' if isinstance(answer, pd.DataFrame) else f'a {type(answer).__name__}'
+        raise BadInput(f'{name} returned {told}; it must return a column for each of {", ".join(symbols)}')
+    values = _floats(answer, name)
+    if values.shape != (len(bars), len(symbols)):
+        raise BadInput(f'{name} returned {values.shape} values for {len(bars)} bars of {len(symbols)} symbols; it must return one a bar and symbol')
+    _same_index(answer, bars, name)
+    shares = pd.DataFrame(values, bars.index, pd.Index(symbols, name='symbol')).ffill().fillna(0.) + 0.
+    sizes = shares.abs().to_numpy()
+    over = np.flatnonzero((sizes > 1).any(axis=1) | (sizes.sum(axis=1) > 1 + 1e-9))
+    if not len(over): return shares
+    row, largest = over[0], sizes[over[0]].argmax()
+    raise BadInput(f'{name} returned {shares.iat[row, largest]:g} for {symbols[largest]} at {stamp(bars.index[row])} and {sizes[row].sum():g} in all; '
+                   'absolute exposures are shares of one equity and sum to 1 at most')
 
 # %% ../../nbs/06_strategies/01_contract.ipynb #4e089d1b
 @dataclass(frozen=True, eq=False)
@@ -139,6 +171,12 @@ class Strategy:
 
     @property
     def needs(self) -> tuple[str, ...]: return self.function.strategy_needs
+
+    @property
+    def several(self) -> bool: return getattr(self.function, 'strategy_several', False)
+
+    @property
+    def orders(self) -> bool: return getattr(self.function, 'strategy_orders', False)
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]: return parameters_of(self.function)
@@ -161,16 +199,30 @@ class Strategy:
         try: return {p.name: p.check(params.get(p.name, p.default)) for p in self.parameters.values()}
         except BadInput as error: raise BadInput(f'{self.name}: {error}') from None
 
-    def exposures(self, bars: pd.DataFrame, params: dict | None = None) -> pd.Series:
+    def exposures(self, bars: pd.DataFrame, params: dict | None = None) -> pd.Series | pd.DataFrame:
         "Target exposure per bar. The function gets a copy of the bars; what it raises becomes one `BadInput`."
+        chosen, symbols = self.check(params), symbols_of(bars)
+        if self.orders: raise BadInput(f'{self.name} returns orders and not exposures; run it with replay_orders')
+        if self.several and not symbols:
+            raise BadInput(f'{self.name} weighs several symbols against each other and was given bars of one; name two or more')
+        ask = lambda table, name: as_exposure(self._ask(table.copy(deep=False), params=chosen), table, name)
+        if self.several or not symbols: return ask(bars, self.name)
+        return pd.DataFrame({symbol: ask(bars[symbol], f'{self.name} on {symbol}') for symbol in symbols}).rename_axis(columns='symbol') / len(symbols)
+
+    def step(self, bars: pd.DataFrame, account: Any, state: Any, params: dict | None = None) -> tuple:
+        "The orders wished for now and the state to be handed in next time, both checked; nothing handed in is changed."
         chosen = self.check(params)
-        try: answer = self.function(bars.copy(deep=False), **chosen)
+        if not self.orders: raise BadInput(f'{self.name} returns exposures and not orders; ask for its exposures')
+        plan = importlib.import_module('trading_lib.execution.plan')   # by name: what returns exposures does not depend on it
+        return plan.as_step(self._ask(bars.copy(deep=False), account, plan.as_state(state, self.name), params=chosen), self.name)
+
+    def _ask(self, *what: Any, params: dict) -> Any:
+        try: return self.function(*what, **params)
         except TradingError: raise
         except (Exception, SystemExit) as error:  # user code may raise anything; here it becomes one sentence
             frame = inspect.getinnerframes(error.__traceback__)[-1]
             raise BadInput(f'{self.name} raised {type(error).__name__} ({error}) at '
                            f'{Path(frame.filename.strip("<>")).name}:{frame.lineno}') from error
-        return as_exposure(answer, bars, self.name)
 
 # %% ../../nbs/06_strategies/01_contract.ipynb #e8cc3057
 def describe(
@@ -322,6 +374,7 @@ def code_files(
     texts, queue = _origin(strategy.function)
     texts = {strategy.name: strategy.source, **texts}
     if strategy.needs: queue |= _modules('trading_lib.strategies.feeds')
+    if strategy.orders: queue |= _modules('trading_lib.execution.plan')
     while queue:
         name = queue.pop()
         spec = importlib.util.find_spec(name)

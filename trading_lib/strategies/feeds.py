@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import BadInput
-from ..market.bars import closes_at, join_known, moments, numbers, stamp, timeframe_of
+from ..market.bars import closes_at, field, join_known, moments, numbers, stamp, symbols_of, timeframe_of
 from ..models.training import load_forecast
 from ..signals.sentiment import Lexicon, Mood, score_headlines
 from .contract import Strategy
@@ -86,20 +86,26 @@ def with_needs(
     timeframe: str | None = None,    # the bar length; found from the bars if not given
 ) -> pd.DataFrame:                   # the same bars with a column for each need
     "Bars with everything the strategy needs, as known at each close; raises `BadInput` for a need without a feed."
-    if missing := [need for need in strategy.needs if need not in feeds and need not in bars]:
+    columns, several = set(bars.columns.get_level_values(-1)), symbols_of(bars)
+    if missing := [need for need in strategy.needs if need not in feeds and need not in columns]:
         raise BadInput(f'{strategy.name} needs {missing[0]}, which is not given; name a file or a model folder: --feed {missing[0]}=PATH')
-    length = timeframe or (timeframe_of(bars) if strategy.needs else None)
-    return bars.assign(**{need: feeds[need].values(bars, length) for need in strategy.needs if need in feeds})
+    joined = [need for need in strategy.needs if need in feeds]
+    if joined and several: raise BadInput(f'{strategy.name} reads the feed {joined[0]}, which belongs to one symbol; give bars that have it as a column: --columns {joined[0]}')
+    if 'funding' in joined: raise BadInput('a feed was called funding, which is what the bars charge; call it funding_rate')
+    if not joined: return bars
+    length = timeframe or timeframe_of(bars)
+    return bars.assign(**{need: feeds[need].values(bars, length) for need in joined})
 
 # %% ../../nbs/06_strategies/04_feeds.ipynb #abdce196
 def need_digests(
     strategy: Strategy,
     bars: pd.DataFrame,              # with a column for each need, as `with_needs` gives them
     feeds: Mapping[str, Feed],       # those that were joined
-) -> dict[str, str]:                 # need → SHA-256
-    "What a strategy read beside the prices."
-    own = lambda need: sha256(bars[need].to_numpy('<f8').tobytes()).hexdigest()
-    return {need: feeds[need].digest if need in feeds else own(need) for need in strategy.needs}
+) -> dict[str, str]:                 # name → SHA-256
+    "What a result depends on beside prices: what the strategy read, and the funding it was charged."
+    own = lambda name: sha256(field(bars, name).to_numpy('<f8').tobytes()).hexdigest()
+    charged = {'funding'} & set(bars.columns.get_level_values(-1))
+    return {name: feeds[name].digest if name in feeds else own(name) for name in (*strategy.needs, *(charged - set(strategy.needs)))}
 
 # %% ../../nbs/06_strategies/04_feeds.ipynb #402e7c60
 def decider(
