@@ -17,8 +17,8 @@ test: .venv/ready        ## everything that must hold
 	@echo '== the chapters, executed'; $(BIN)/nbdev-test --n-workers 2
 	@echo '== pytest'; $(BIN)/python -m pytest -n 2 --dist loadfile
 
-agreement: .venv/ready   ## thousands of generated markets through every engine, about an hour
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 tests/test_agreement.py
+agreement: .venv/ready   ## thousands of generated markets through every engine, about twenty minutes
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/test_agreement.py
 
 bench: .venv/ready       ## side by side with the peers: docs/benchmarks.md, a quarter of an hour
 	$(BIN)/python tests/bench
