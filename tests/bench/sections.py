@@ -14,6 +14,7 @@ BARE, FOLIO = 'vectorbt, its engine functions bare', 'vectorbt, Portfolio'
 
 def seconds(value: float) -> str: return f'{value:.3g} s' if value >= 1 else f'{1e3 * value:.3g} ms' if value >= 1e-3 else f'{1e6 * value:.3g} µs'
 def large(count: float) -> str: return f'{count:,.0f}'
+def within(off: float) -> str: return f'{off:.0e}' if off else '0'
 def fold(ratio: float) -> str: return f'{ratio:.0f}×' if ratio >= 10 else f'{ratio:.1f}×'
 
 
@@ -123,8 +124,8 @@ def events(lab: Lab, size) -> str:
     taken = lab.turns(works, size.rounds, check)
     venue = lab.turns({'kernel': Work('ours.kernel', dict(market=few)), 'venue': Work('ours.at_a_venue', dict(market=few))}, size.rounds, off := equal(dict(venue=1e-6)))['venue']
     row = lambda name, runs, bars, worst: [name, seconds(middle(runs) / bars), seconds(middle(runs, 'wall') / bars), large(bars / middle(runs)), large(middle(runs, 'peak_mb')), worst]
-    rows = [row(f'{name} {lab.versions.get(name, "")}'.strip(), runs, size.bars, f'{check.worst[name]:.0e}' if name in check.worst else '') for name, runs in taken.items()]
-    rows.insert(2, row(f'replay at a venue, Decimal, {large(size.venue)} bars', venue, size.venue, f'{off.worst["venue"]:.0e}'))
+    rows = [row(f'{name} {lab.versions.get(name, "")}'.strip(), runs, size.bars, within(check.worst[name]) if name in check.worst else '') for name, runs in taken.items()]
+    rows.insert(2, row(f'replay at a venue, Decimal, {large(size.venue)} bars', venue, size.venue, within(off.worst['venue'])))
     absent = ''.join(f'\n`{name}` is not in the table: it {why}.' for name, why in lab.missing.items())
     speed, slower = size.bars / middle(taken['replay, floats']), middle(venue) / size.venue / (middle(taken['replay, floats']) / size.bars)
     return f'''## Bar by bar: one symbol, {large(size.bars)} bars

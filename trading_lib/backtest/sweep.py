@@ -223,10 +223,11 @@ class _Rows:
         "Take in what the folder says of these sets."
         parts = [_read(path) for path in sorted(self.folder.glob('*.parquet'))]
         if not parts: return
-        asked = self.table(self.question).assign(row=np.arange(len(self.known)))
+        asked = self.table(self.question).assign(**{'row of': np.arange(len(self.known))})   # which no parameter is called
         found = asked.merge(pd.concat(parts).drop_duplicates(self.question), on=self.question)
-        self.fill(found.row.to_numpy(), {name: found[name].to_numpy() for name in METRICS} | dict(refused=found.refused.to_numpy(object)))
-        self.kept[found.row] = True
+        rows = found['row of'].to_numpy()
+        self.fill(rows, {name: found[name].to_numpy() for name in METRICS} | dict(refused=found.refused.to_numpy(object)))
+        self.kept[rows] = True
 
     def save(self):
         "Write a file with the rows that are new, but for failures; where the disk says no, say so once and go on without."

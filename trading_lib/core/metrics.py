@@ -18,7 +18,9 @@ def drawdown(
     equity: pd.Series,   # at closes, above 0
 ) -> pd.Series:          # fractions, never above 0
     "Fall from the highest equity so far."
-    return equity / equity.cummax() - 1
+    return pd.Series(_below_peak(equity.to_numpy(float)), equity.index, name=equity.name)
+
+def _below_peak(values: np.ndarray) -> np.ndarray: return values / np.fmax.accumulate(values) - 1
 
 # %% ../../nbs/00_core/05_metrics.ipynb #4a28bdf2
 def longest_drawdown(
@@ -44,27 +46,33 @@ def sharpe(
     bars_per_year: float,   # 8760 for hourly bars
 ) -> float | None:          # annual; None where returns do not vary
     "Mean return over its sample deviation, annualised (Sharpe, 1994), without a risk-free rate."
-    r = returns(equity)
-    return _ratio(r.mean(), r.std(ddof=1), bars_per_year**.5) if len(r) > 1 else None
+    return _sharpe(returns(equity), bars_per_year)
 
 def sortino(
     equity: pd.Series,      # at closes
     bars_per_year: float,   # 8760 for hourly bars
 ) -> float | None:          # annual; None where there was no loss
     "Mean return over the root mean square of losses, annualised (Sortino and Price, 1994), target 0."
-    r = returns(equity)
-    return _ratio(r.mean(), np.sqrt((np.minimum(r, 0)**2).mean()), bars_per_year**.5) if len(r) else None
+    return _sortino(returns(equity), bars_per_year)
 
 def calmar(
     equity: pd.Series,      # at closes
     bars_per_year: float,   # 8760 for hourly bars
 ) -> float | None:          # None where there was no drawdown
     "Annual growth over the worst drawdown (Young, 1991), over the whole curve."
-    growth = equity.iloc[-1] / equity.iloc[0]
-    if len(equity) < 2 or growth <= 0: return None
-    years = (len(equity) - 1) / bars_per_year
-    log_growth = math.log(growth) / years
-    return _ratio(math.expm1(log_growth), -drawdown(equity).min()) if log_growth < 700 else None
+    return _calmar(equity.to_numpy(float), drawdown(equity).min(), bars_per_year)
+
+def _sharpe(r: np.ndarray, bars_per_year: float) -> float | None:
+    return _ratio(r.mean(), r.std(ddof=1), bars_per_year**.5) if len(r) > 1 else None
+
+def _sortino(r: np.ndarray, bars_per_year: float) -> float | None:
+    return _ratio(r.mean(), np.sqrt((np.minimum(r, 0)**2).mean()), bars_per_year**.5) if len(r) else None
+
+def _calmar(values: np.ndarray, deepest: float, bars_per_year: float) -> float | None:
+    growth = values[-1] / values[0]
+    if len(values) < 2 or growth <= 0: return None
+    log_growth = math.log(growth) / (len(values) - 1) * bars_per_year
+    return _ratio(math.expm1(log_growth), -deepest) if log_growth < 700 else None
 
 def _ratio(over: float, under: float, scale: float = 1.) -> float | None:
     "A quotient, or None where it means nothing: a deviation of 1e-18 is rounding, not calm."
@@ -108,43 +116,40 @@ def round_trips(
                 for name, own in fills.groupby('symbol')]
         if not each: return pd.DataFrame(columns=[*TRADE_COLUMNS, 'symbol'])
         return pd.concat(each).sort_values('entry_time', kind='stable', ignore_index=True)
-    trades, position, trade = [], 0., None
-    for fill in fills.itertuples(index=False):
-        left, fee_rate = float(fill.quantity), float(fill.fee) / float(fill.quantity)
+    booked = _booked(*(fills[name].astype(float).tolist() for name in ('side', 'quantity', 'price', 'fee')), float(last_price), dust)
+    began, ended, side, bought, sold, paid, got, fees = np.array(booked, float).reshape(-1, 8).T
+    times, was_open = fills['time'].reset_index(drop=True), ended < 0
+    reasons = fills['reason'].reset_index(drop=True) if 'reason' in fills else times.astype(object).map(lambda _: '')
+    with np.errstate(divide='ignore', invalid='ignore'): buys, sells, long = paid / bought, got / sold, side > 0
+    return pd.DataFrame(dict(
+        entry_time=times.reindex(began).array, exit_time=times.reindex(ended).array, side=side.astype(int), quantity=np.where(long, bought, sold),
+        entry_price=np.where(long, buys, sells), exit_price=np.where(long, sells, buys), fees=fees, pnl=got - paid - fees, is_open=was_open,
+        reason=reasons.reindex(ended, fill_value='').array))
+
+# %% ../../nbs/00_core/05_metrics.ipynb #74e60e04
+def _booked(sides: list, quantities: list, prices: list, fees: list, last_price: float, dust: float) -> list[tuple]:
+    "Each trade: the fills it began and ended with (-1 while it is open), side, bought, sold, paid, got, fees."
+    trades, position, side, closing = [], 0., 0., False
+    for k, (way, left, price, fee) in enumerate(zip(sides, quantities, prices, fees, strict=True)):
+        fee_rate = fee / left
         while left > 0:
-            if trade is None: trade = dict(entry_time=fill.time, side=fill.side, bought=0., sold=0., paid=0., got=0., fees=0., peak=0.)
-            closing = fill.side != trade['side']
+            if not side: began, side, bought, sold, paid, got, charged, peak = k, way, 0., 0., 0., 0., 0., 0.
+            closing = way != side
             part = min(left, abs(position)) if closing else left
-            _book(trade, fill.side, part, float(fill.price), fee_rate)
-            position += fill.side * part
-            left -= part
-            trade['peak'] = max(trade['peak'], abs(position))
-            if closing and abs(position) <= dust * trade['peak']:
-                trades.append(_closed(trade, fill.time, False, getattr(fill, 'reason', '')))
-                position, trade = 0., None
+            if way > 0: bought, paid = bought + part, paid + part * price
+            else: sold, got = sold + part, got + part * price
+            charged, position, left = charged + part * fee_rate, position + way * part, left - part
+            peak = max(peak, abs(position))
+            if closing and abs(position) <= dust * peak:
+                trades.append((began, k, side, bought, sold, paid, got, charged))
+                position = side = 0.
                 if left <= dust * part: left = 0.
-    if trade is not None:
-        _book(trade, -trade['side'], abs(position), last_price, fee_rate=0.)   # as if it were closed now
-        trades.append(_closed(trade, pd.NaT, True))
-    return pd.DataFrame(trades, columns=TRADE_COLUMNS)
-
-# %% ../../nbs/00_core/05_metrics.ipynb #22edb280
-def _book(trade: dict, side: int, quantity: float, price: float, fee_rate: float):
-    "Add a part of one fill to a trade."
-    count, value = ('bought', 'paid') if side > 0 else ('sold', 'got')
-    trade[count] += quantity
-    trade[value] += quantity * price
-    trade['fees'] += quantity * fee_rate
-
-def _closed(t: dict, exit_time: pd.Timestamp, is_open: bool, reason: str = '') -> dict:
-    "One row of the table of trades."
-    bought = t['paid'] / t['bought'] if t['bought'] else math.nan
-    sold = t['got'] / t['sold'] if t['sold'] else math.nan
-    entry, leave = (bought, sold) if t['side'] > 0 else (sold, bought)
-    size = t['bought'] if t['side'] > 0 else t['sold']
-    pnl = t['got'] - t['paid'] - t['fees']
-    row = t['entry_time'], exit_time, t['side'], size, entry, leave, t['fees'], pnl, is_open, reason
-    return dict(zip(TRADE_COLUMNS, row, strict=True))
+    if side:   # as if it were closed now
+        rest = abs(position)
+        if side > 0: sold, got = sold + rest, got + rest * last_price
+        else: bought, paid = bought + rest, paid + rest * last_price
+        trades.append((began, -1, side, bought, sold, paid, got, charged))
+    return trades
 
 # %% ../../nbs/00_core/05_metrics.ipynb #e1d3d5c6
 def kelly(
@@ -169,16 +174,15 @@ def headline(
     "The numbers that people compare."
     several = isinstance(close, pd.DataFrame)
     trades = round_trips(fills, close.iloc[-1] if several else float(close.iloc[-1]))
-    pnl = trades.pnl[~trades.is_open.astype(bool)].astype(float)
-    lost = -pnl[pnl < 0].sum()
-    value = (position * close).abs()
-    held = (value.sum(axis=1) if several else value) / equity.where(equity > 0)
+    pnl = trades.pnl[~trades.is_open.astype(bool)].to_numpy(float)
+    money, value = equity.to_numpy(float), np.abs(position.to_numpy(float) * close.to_numpy(float))
+    held = np.divide(value.sum(axis=1) if several else value, money, out=np.zeros(len(money)), where=money > 0)
+    r, deepest = returns(equity), float(np.min(_below_peak(money)))
     return dict(
-        initial_equity=float(equity.iloc[0]), final_equity=float(equity.iloc[-1]),
-        total_return=float(equity.iloc[-1] / equity.iloc[0] - 1), benchmark_return=float(np.mean(close.iloc[-1] / close.iloc[0] - 1)),
-        sharpe=sharpe(equity, bars_per_year), sortino=sortino(equity, bars_per_year), calmar=calmar(equity, bars_per_year),
-        max_drawdown=float(drawdown(equity).min()), trades=len(trades), win_rate=float((pnl > 0).mean()) if len(pnl) else None,
-        profit_factor=_ratio(pnl[pnl > 0].sum(), lost), fees_paid=float(fills.fee.sum()),
-        turnover=_ratio((fills.quantity * fills.price).sum(), equity.mean()), exposure=float(held.fillna(0).mean()),
+        initial_equity=float(money[0]), final_equity=float(money[-1]), total_return=float(money[-1] / money[0] - 1),
+        benchmark_return=float(np.mean(close.iloc[-1] / close.iloc[0] - 1)), sharpe=_sharpe(r, bars_per_year), sortino=_sortino(r, bars_per_year),
+        calmar=_calmar(money, deepest, bars_per_year), max_drawdown=deepest, trades=len(trades),
+        win_rate=float((pnl > 0).mean()) if len(pnl) else None, profit_factor=_ratio(pnl[pnl > 0].sum(), -pnl[pnl < 0].sum()),
+        fees_paid=float(fills.fee.sum()), turnover=_ratio((fills.quantity * fills.price).sum(), money.mean()), exposure=float(np.nan_to_num(held).mean()),
         expectancy=float(pnl.mean()) if len(pnl) else None, longest_drawdown=longest_drawdown(equity),
         funding_paid=0. if funding is None else float(-funding.sum()) + 0.)
