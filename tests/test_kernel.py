@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from oracle import tell
 
 from trading_lib.backtest.kernel import simulate
-from trading_lib.backtest.measure import METRICS, Declined, Prepared
+from trading_lib.backtest.measure import Declined, Prepared
+from trading_lib.backtest.numbers import METRICS
 from trading_lib.core.errors import BadInput
 from trading_lib.core.metrics import headline
 from trading_lib.execution.costs import Costs

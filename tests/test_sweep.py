@@ -8,7 +8,7 @@ import pytest
 from annotated_types import Interval
 
 from trading_lib.backtest.ledger import Ledger
-from trading_lib.backtest.measure import METRICS
+from trading_lib.backtest.numbers import METRICS
 from trading_lib.backtest.run import backtest
 from trading_lib.backtest.surface import best_region, heatmap, regions, stability
 from trading_lib.backtest.sweep import block_of, count_sets, grid, sweep

@@ -90,7 +90,7 @@ def sweep(strategy: StrategyName, markets: Markets, terms: Terms, exits: Exits, 
           no_cache: Annotated[bool, typer.Option('--no-cache', help='Compute every row, also those that are known.')] = False,
           feed: Feeds = None, as_json: Json = False):
     "A backtest of every set of parameters; interrupted, the same call goes on."
-    from trading_lib.backtest.measure import check_metric
+    from trading_lib.backtest.numbers import check_metric
     from trading_lib.backtest.surface import stability
     from trading_lib.backtest.sweep import count_sets
     from trading_lib.backtest.sweep import sweep as swept

@@ -6,8 +6,10 @@ import pandas as pd
 from work import CASH, FAST, FEE, SLIPPAGE, SLOW, WINDOW, ranges, read
 
 from trading_lib.backtest.kernel import simulate
+from trading_lib.backtest.measure import Prepared
+from trading_lib.backtest.numbers import METRICS
 from trading_lib.backtest.run import backtest
-from trading_lib.backtest.sweep import METRICS, sweep
+from trading_lib.backtest.sweep import sweep
 from trading_lib.execution.costs import Costs
 from trading_lib.market.bars import Sample
 from trading_lib.strategies.contract import describe
@@ -46,6 +48,16 @@ def single(clock, market: str, repeats: int, bars: int | None = None) -> dict:
         with clock: run = simulate(sample.bars, target, COSTS, CASH)
     return dict(equity=run.equity.to_numpy(), position=run.position.to_numpy(), cash=run.cash.to_numpy(), price=run.fills.price.to_numpy(),
                 quantity=run.fills.quantity.to_numpy(), fee=run.fills.fee.to_numpy())
+
+
+def numbered(clock, market: str, repeats: int, bars: int | None = None) -> dict:
+    "From exposures to every number."
+    sample = sample_of(market, bars)
+    target = sma_cross(sample.bars, **PAIR)
+    for _ in range(repeats + 1):
+        with clock: found = Prepared('sma_cross', sample, COSTS, CASH).metrics(target)
+    del clock.cpu[0], clock.wall[0]
+    return found
 
 
 def whole(clock, market: str, repeats: int, bars: int | None = None) -> dict:

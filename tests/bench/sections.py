@@ -93,7 +93,8 @@ after taking off the bar of the entry where the strategy did not end the trade: 
 def single(lab: Lab, size) -> str:
     "One run, from exposures and from bars."
     market, told = lab.market(size.single), []
-    for does, what in (('single', 'exposures to equity, position, cash and fills'), ('whole', 'bars to every metric')):
+    rates = {}
+    for does, what in (('numbered', 'exposures to every metric'), ('whole', 'bars to every metric'), ('single', 'exposures to equity, position, cash and fills')):
         works = {'ours': Work(f'ours.{does}', dict(market=market, repeats=7))} | {
             name: Work(f'vbt.{does}', dict(market=market, repeats=7, engine='rust', bare=bare)) for name, bare in ((FOLIO, False), (BARE, True))}
         check = equal({})
@@ -102,13 +103,13 @@ def single(lab: Lab, size) -> str:
         rate = lambda runs, ours=taken['ours']: float(np.median([np.median(b.laps_cpu) / np.median(a.laps_cpu) for a, b in zip(ours, runs, strict=True)]))
         told += [[f'{what}: {name}', seconds(lap(runs)), seconds(lap(runs, 'laps_wall')), large(middle(runs, 'peak_mb')), '' if name == 'ours' else fold(rate(runs))]
                  for name, runs in taken.items()]
-        if does == 'single': rates = fold(rate(taken[FOLIO])), fold(rate(taken[BARE]))
+        rates[does] = fold(rate(taken[FOLIO])), fold(rate(taken[BARE]))
     return f'''## One run of {large(size.single)} bars
 
-**{rates[0]} as fast as vectorbt's Portfolio with its Rust engine, {rates[1]} as fast as its engine functions called bare.**
+**To every metric {rates['numbered'][0]} as fast as vectorbt's Portfolio with its Rust engine ({rates['numbered'][1]} as its engine functions called bare); to the curves {rates['single'][0]} ({rates['single'][1]}).**
 
-`simulate` on exposures that are there already, and `backtest(…).metrics` from the bars on; the median of seven runs in each process. The bare functions
-answer with arrays, the others with pandas. Results agreed to {EQUAL:.0e} or better.
+Exposures that are there already to every metric (`Prepared(…).metrics`) or to curves and fills (`simulate`), and `backtest(…).metrics` from the bars on, where the
+two averages of TA-Lib are most of what ours takes; the median of seven runs in each process. The bare functions answer with arrays, the others with pandas. Results agreed to {EQUAL:.0e} or better.
 
 {table('from | CPU | wall | peak MB | ours is faster', told)}
 '''

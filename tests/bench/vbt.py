@@ -173,16 +173,22 @@ def single(clock, market: str, repeats: int, engine: str, bare: bool, bars: int 
     return found
 
 
-def whole(clock, market: str, repeats: int, engine: str, bare: bool, bars: int | None = None) -> dict:
-    "From bars to every number; a lap each time."
+def numbered(clock, market: str, repeats: int, engine: str, bare: bool, bars: int | None = None, averaged: bool = True) -> dict:
+    "From averages that are there already to every number; a lap each time."
     rows = load(market, bars)
-    def run(rows):
-        orders, folio = orders_of(rows, [(FAST, SLOW)], averages_of(rows, [(FAST, SLOW)]), engine, bare)
+    averages = averages_of(rows, [(FAST, SLOW)])
+    def run(rows, averages):
+        orders, folio = orders_of(rows, [(FAST, SLOW)], averages, engine, bare)
         return numbers(rows, orders, *curves(rows, orders, folio, engine, 1), engine)
-    run(few(rows))
+    run(few(rows), averages_of(few(rows), [(FAST, SLOW)]))
     for _ in range(repeats):
-        with clock: found = run(rows)
+        with clock: found = run(rows, averages if averaged else averages_of(rows, [(FAST, SLOW)]))
     return found
+
+
+def whole(clock, **asked) -> dict:
+    "From bars to every number; a lap each time."
+    return numbered(clock, **asked, averaged=False)
 
 
 def crossed(clock, market: str, engine: str, bars: int | None = None) -> dict:

@@ -8,14 +8,15 @@ __all__ = []
 # %% ../../nbs/07_backtest/00_backtest.ipynb #629c397d
 import lazy_loader
 
-# %% ../../nbs/07_backtest/00_backtest.ipynb #13270473
+# %% ../../nbs/07_backtest/00_backtest.ipynb #02c1b65b
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     kernel=['simulate', 'Simulation'],
     vectorised=['simulate_vectorbt', 'portfolio'],
     replay=['replay_venue', 'VenueReplay', 'Decision', 'replay_orders', 'OrdersReplay'],
     ledger=['Ledger', 'Trial'],
+    numbers=['METRICS'],
     run=['backtest', 'Backtest'],
-    measure=['Prepared', 'METRICS'],
+    measure=['Prepared'],
     sweep=['grid', 'Sweep'],
     surface=['regions', 'best_region', 'heatmap', 'stability'],
     search=['Search', 'work_off', 'read_queue'],

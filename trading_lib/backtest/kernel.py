@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['POSITION', 'ENTRY', 'BEST', 'WANTED', 'NEEDED', 'VALUE', 'BEGAN', 'SEEN', 'TOUCHED', 'REASON', 'TURN', 'TARGET',
            'STOP_LOSS', 'TAKE_PROFIT', 'TRAILING_STOP', 'TIME_STOP', 'FUNDING', 'REASONS', 'BAR', 'SYMBOL', 'QUANTITY',
-           'PRICE', 'FEE', 'WHY', 'CASH', 'FILL_COLUMNS', 'happened', 'Simulation', 'simulate']
+           'PRICE', 'FEE', 'WHY', 'CASH', 'FILL_COLUMNS', 'happened', 'curves_of', 'Simulation', 'simulate']
 
 # %% ../../nbs/07_backtest/01_kernel.ipynb #cb6cb9ce
 import inspect
@@ -99,6 +99,20 @@ def _equity(close, trades, cash, t):
     for s in range(len(trades)): value += trades[s, POSITION] * close[s, t]
     return cash + value
 
+@numba.njit
+def _holding(trades):
+    "Whether any symbol is held."
+    for s in range(len(trades)):
+        if trades[s, POSITION] != 0: return True
+    return False
+
+@numba.njit(inline='always')
+def _funding(open_, rates, trades, t):
+    "What is paid for the positions carried into the open of bar `t`."
+    paid = 0.
+    for s in range(len(trades)): paid += trades[s, POSITION] * open_[s, t] * rates[s, t]
+    return paid
+
 @numba.njit(inline='always')
 def _ruin(close, trades, cash, t, end):
     "The first bar from `t` on with nothing left at its close, `end` if there is none."
@@ -167,20 +181,20 @@ def _compile(arithmetic: str):
     def loop(open_, high, low, close, funding, charged, rows, levels, cash, fee, slippage, stop_loss, take_profit, trailing, hold):
         key = arithmetic  # noqa: F841
         m, n = close.shape
-        trades, bars, events, count = np.zeros((m, 6)), np.zeros((m, 5), np.int64), np.empty((2 * levels.size + len(charged) + 64, 7)), 0
+        trades, bars, events, count = np.zeros((m, 6)), np.zeros((m, 5), np.int64), np.empty((2 * levels.size + len(charged) + 2 * m + 64, 7)), 0
         t, row, charge, watch = 0, 0, 0, min(stop_loss, take_profit, trailing) < np.inf
         while True:
             due = min(rows[row] + 1, n) if row < len(rows) else n
             following = _next(open_, high, low, trades, bars, t, due, hold, stop_loss, take_profit, trailing) if watch or hold < n else due
             while charge < len(charged) and charged[charge] <= t: charge += 1
-            if charge < len(charged) and trades[:, POSITION].any(): following = min(following, charged[charge])
+            if charge < len(charged) and _holding(trades): following = min(following, charged[charge])
             gone = _ruin(close, trades, cash, t, following)
             if gone < following or following == n: return events[:count], gone
             if count + 2 * m + 1 > len(events): events = np.concatenate((events, np.empty((len(events) + 2 * m, 7))))
             if following > t:
                 t, before = following, _equity(close, trades, cash, following - 1)
                 if charge < len(charged) and charged[charge] == t:
-                    paid = (trades[:, POSITION] * open_[:, t] * funding[:, t]).sum()
+                    paid = _funding(open_, funding, trades, t)
                     if paid != 0: cash -= paid; count = _write(events, count, t, -1, 0., 0., paid, FUNDING, cash)
                 if t == due or hold < n: _orders(close, trades, bars, levels, row if t == due else -1, before, t, hold)
                 if t == due: row += 1
@@ -245,22 +259,36 @@ def happened(
 # %% ../../nbs/07_backtest/01_kernel.ipynb #5f8b529d
 @numba.njit(cache=True, nogil=True)
 def _curves(close, events, ruin, cash, curves):
-    "Fill in equity, cash and the position in each symbol, at each close."
+    "Fill in equity, cash and the position in each symbol, at each close; between two events only prices move."
     m, n = close.shape
-    position, i = np.zeros(m), 0
-    for t in range(n):
+    position, i, t = np.zeros(m), 0, 0
+    while t < n:
         while i < len(events) and events[i, BAR] == t:
             if events[i, WHY] != FUNDING: position[int(events[i, SYMBOL])] += events[i, QUANTITY]
             cash = events[i, CASH]
             i += 1
-        value, curves[1, t] = 0., cash
+        end = int(events[i, BAR]) if i < len(events) else n
+        for k in range(t, end): curves[0, k] = curves[1, k] = cash
         for s in range(m):
-            value += position[s] * close[s, t]
-            curves[2 + s, t] = position[s]
-        curves[0, t] = cash + value
-        if t == ruin:
-            curves[:2, t:], curves[2:, t:] = curves[0, t], 0.
-            break
+            held = position[s]
+            for k in range(t, end):
+                curves[0, k] += held * close[s, k]
+                curves[2 + s, k] = held
+        t = end
+    for k in range(ruin, n):
+        curves[0, k] = curves[1, k] = curves[0, ruin]
+        for s in range(m): curves[2 + s, k] = 0.
+
+def curves_of(
+    close: np.ndarray,     # (symbols, bars)
+    events: np.ndarray,    # as `happened` gives them
+    ruin: int,             # as `happened` gives it
+    cash: float,           # initial equity, in the quote asset
+) -> np.ndarray:           # equity, cash, and the position in each symbol at each close, (2 + symbols, bars)
+    "The curves of some events."
+    curves = np.empty((2 + len(close), close.shape[1]))   # in one piece, for which the system hands out memory faster
+    _curves(close, events, ruin, float(cash), curves)
+    return curves
 
 # %% ../../nbs/07_backtest/01_kernel.ipynb #48c30874
 @dataclass(frozen=True, eq=False)
@@ -285,11 +313,9 @@ def simulate(
     "The kernel's answer: what following `target` would have given."
     prices, names = _prices(bars), symbols_of(bars)
     events, ruin = happened(prices, _decisions(_checked(target, field(bars, 'close'))), costs, cash, stops)
-    curves = np.empty((2 + len(prices[3]), len(bars)))   # in one piece, for which the system hands out memory faster
-    _curves(prices[3], events, ruin, float(cash), curves)
-    equity, left, positions = curves[0], curves[1], curves[2:]
+    equity, left, *positions = curves_of(prices[3], events, ruin, cash)
     series = lambda values, name: pd.Series(values, bars.index, name=name, copy=False)
-    position = pd.DataFrame(positions.T, bars.index, names, copy=False) if names else series(positions[0], 'position')
+    position = pd.DataFrame(dict(zip(names, positions, strict=True)), bars.index) if names else series(positions[0], 'position')
     paid = events[events[:, WHY] == FUNDING]
     funding = series(np.bincount(paid[:, BAR].astype(int), -paid[:, FEE], len(bars)), 'funding') if prices[4].size else None
     return Simulation(series(equity, 'equity'), position, series(left, 'cash'), _fills(events, bars.index, names),

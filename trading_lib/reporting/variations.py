@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEPS', 'MEASURES', 'again', 'around', 'neighbourhood', 'neighbourhood_figure', 'cost_stress']
 
-# %% ../../nbs/09_reporting/02_variations.ipynb #61a65dcc
+# %% ../../nbs/09_reporting/02_variations.ipynb #875604da
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..backtest.kernel import simulate
 from ..backtest.ledger import Ledger
-from ..backtest.run import Backtest, follow, trial_of
+from ..backtest.run import Backtest, trial_of
 from ..core.errors import BadInput
 from ..execution.costs import Costs
 from .plots import BLUE, DIVERGING, INK, blank
@@ -30,10 +29,10 @@ def again(
     costs: Costs | None = None,   # other costs
 ) -> Backtest:                    # through the kernel, not counted yet
     "The same backtest with other parameters or costs; raises `BadInput` for a set that the strategy refuses."
-    chosen, costs, cash = done.strategy.check(done.params | (params or {})), costs or done.costs, float(done.equity.iloc[0])
-    if params or done.strategy.orders: target, run = follow(done.strategy, done.bars, chosen, costs, cash, 'kernel', done.stops)
-    else: target, run = done.target, simulate(done.bars, done.target, costs, cash, done.stops)
-    return replace(done, params=chosen, costs=costs, engine='replay' if done.strategy.orders else 'kernel', target=target, simulation=run, trials=None)
+    other = replace(done, params=done.strategy.check(done.params | (params or {})), costs=costs or done.costs,
+                    engine='replay' if done.strategy.orders else 'kernel', trials=None)
+    if not params and not done.strategy.orders: other.target = done.target   # the answer does not depend on costs
+    return other.asked()
 
 # %% ../../nbs/09_reporting/02_variations.ipynb #409b452b
 STEPS = (.5, .63, .79, 1., 1.26, 1.59, 2.)   # thirds of an octave
