@@ -85,8 +85,9 @@ def _fill(store: Store) -> str:
 
 def _verdict(verdict: dict) -> str:
     agreed = verdict['agreement']
+    apart = 'nothing that could be measured' if agreed['max_rel_diff'] is None else f'{agreed["max_rel_diff"]:.0e}'
     return (f'{verdict["verdict"]}: {len(verdict["findings"])} findings, warm-up {verdict["warmup_bars"]} bars; '
-            f'{", ".join(agreed["engines"])} differ by at most {agreed["max_rel_diff"]:.0e}')
+            f'{", ".join(agreed["engines"])} differ by at most {apart}')
 
 
 @contextmanager

@@ -87,3 +87,15 @@ def test_a_column_that_is_named_twice_is_kept_once(columns, kept):
 def test_times_too_close_to_be_bars_are_refused_in_one_line():
     raw = pd.DataFrame({'time': np.arange(3) * 3600 + 17 * 10**16} | {c: 1. for c in OHLCV})
     with pytest.raises(BadInput, match='the times cannot be right: they begin at 1975-05-22'): timeframe_of(tidy(raw))
+
+
+def test_two_columns_of_one_name_are_refused():
+    times = pd.date_range('2024-01-01', periods=3, freq='h', tz='UTC')
+    frame = pd.DataFrame(100., range(3), ['open', 'high', 'low', 'close', 'Close', 'volume']).assign(time=times)
+    with pytest.raises(BadInput, match='two columns called close'): tidy(frame)
+
+
+def test_a_column_of_funding_is_a_rate():
+    times = pd.date_range('2024-01-01', periods=3, freq='h', tz='UTC')
+    frame = pd.DataFrame(100., range(3), ['open', 'high', 'low', 'close', 'volume']).assign(time=times, funding=[0., .5, 0.])
+    with pytest.raises(BadInput, match='funding: the rate was 0.5 at 2024-01-01T01:00Z'): tidy(frame, columns=('funding',))

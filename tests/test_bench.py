@@ -48,7 +48,7 @@ def test_vectorbt_finds_every_metric_of_a_sweep(bench, done, axes, bare):
 
 @pytest.mark.parametrize('bare', WAYS)
 def test_vectorbt_finds_the_same_in_a_single_run(bench, done, bare):
-    for does in ('single', 'whole'):
+    for does in ('single', 'numbered', 'whole'):
         bench('work').differ(done(f'ours.{does}', repeats=1), done(f'vbt.{does}', repeats=1, engine='rust', bare=bare), 1e-9, 'vectorbt')
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 
-from production.cli import main
+from production.cli import app, main
+from production.demo import _verdict
+from production.promotion import refusals
 from trading_lib.market.synthetic import synthetic_market
 
 BACKTEST_KEYS = ('strategy params symbol timeframe bars start end data_fingerprint engine initial_equity final_equity total_return benchmark_return '
@@ -149,6 +152,12 @@ def test_garbage_gets_one_clear_line(place, trading, name, content):
     (['sweep', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=5:10:5', '--by', 'shrape'], ['did you mean sharpe?']),
     (['search', 'sma_cross', '--data', 'coin.parquet', '--objective', 'shrape'], ['did you mean sharpe?']),
     (['search', 'sma_cross', '--data', 'coin.parquet', '--sampler', 'tep'], ['tep']),
+    (['search', 'sma_cross', '--data', 'coin.parquet', '--drop', '1'], ['drop was 1.0', 'below 1']),
+    (['evolve', '--data', 'coin.parquet', '--holdout', '0'], ['holdout was 0.0', 'above 0']),
+    (['sweep', 'sma_cross', '--data', 'coin.parquet', '-p', 'fast=5', '-p', 'fast=7'], ['given twice for fast', 'once']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--time-stop', '99999999999999999999'], ['time_stop', 'at most']),
+    (['backtest', 'sma_cross', '--data', 'coin.parquet', '--start', '01/11/2020'], ['01/11/2020', '2024-03-10']),
+    (['validate', 'sma_cross', '--data', 'coin.parquet', '--seed', '-1'], ['--seed', 'greater than or equal to 0']),
     (['queue', 'nothing.toml'], ['nothing.toml']), (['evolve', '--data', 'coin.parquet', '--out', 'best.txt'], ['.py']),
     (['validate', 'sma_cross', '--data', 'coin.parquet', '-p', 'fats=5:10:5'], ['did you mean fast?']),
     (['bakctest'], ['bakctest']), (['backtest', 'sma_cross'], ['--data']), (['paper', 'nothing-here'], ['nothing-here'])])
@@ -275,6 +284,30 @@ def test_verify_passes_an_honest_strategy(place, trading):
     assert code == 0 and found['verdict'] == 'pass' and found['findings'] == []
     assert set(found) == {'verdict', 'findings', 'warmup_bars', 'agreement'} and set(found['agreement']) == {'engines', 'max_rel_diff', 'first_bar', 'left_out'}
     assert 45 <= found['warmup_bars'] <= 60
+
+
+@pytest.mark.parametrize('name, why', [('grid', 'returns orders'), ('dca', 'returns orders'), ('momentum_rotation', 'weighs several symbols')])
+def test_what_paper_cannot_trade_is_not_promoted(place, trading, name, why):
+    code, out, err = trading('promote', name, '--data', 'coin.parquet')
+    assert code == 1 and out == '' and why in err and not (place / 'promotions').exists()
+
+
+def test_a_report_made_with_stops_is_not_promoted():
+    result = dict(verdict=dict(verdict='pass', findings=[]), target_min=0., seen_by_models=None, ruined=None, summary={})
+    assert refusals(result) == []
+    assert ['judged with stops' in why for why in refusals(result | dict(summary=dict(stops=dict(stop_loss=.05))))] == [True]
+
+
+def test_the_demo_speaks_of_a_verdict_that_compared_nothing():
+    verdict = dict(verdict='pass', findings=[], warmup_bars=None, agreement=dict(engines=['replay'], max_rel_diff=None))
+    assert 'replay differ by at most nothing that could be measured' in _verdict(verdict)
+
+
+def test_every_option_says_what_it_is():
+    command = typer.main.get_command(app)
+    found = {f'{name} {sub}'.strip(): each for name, one in command.commands.items() for sub, each in getattr(one, 'commands', {'': one}).items()}
+    assert [f'{name} {p.name}' for name, each in found.items() for p in each.params if p.param_type_name == 'option' and not p.help] == []
+    assert len(found) > 20 and all(each.help for each in found.values())
 
 
 def test_the_store_takes_bars_in_and_gives_them_back(place, trading):

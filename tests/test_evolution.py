@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading_lib.backtest.evolution import World, climb, evolve, family
+from trading_lib.backtest.evolution import World, as_tree, climb, evolve, family, measure
 from trading_lib.backtest.grammar import NUMBERS, RULES, Grammar, Meaning, parts, put, said, source, tidy, words_in
 from trading_lib.backtest.ledger import Ledger
 from trading_lib.backtest.measure import Prepared
@@ -258,7 +258,7 @@ def test_evolution_beats_random_search_at_as_many_evaluations():
 
 
 @pytest.mark.parametrize(('call', 'says'), [
-    (dict(population=5), 'population 5'), (dict(generations=-1), 'generations was -1'), (dict(holdout=0), 'holdout was 0'),
+    (dict(population=5), 'population 5'), (dict(population=10**9), 'from 10 to 100,000'), (dict(generations=-1), 'generations was -1'), (dict(holdout=0), 'holdout was 0'),
     (dict(holdout=1.2), 'holdout was 1.2'), (dict(name='class'), "name was 'class'"),
     (dict(folds=0), 'folds was 0'), (dict(folds=40), 'folds was 40 on 900 bars'), (dict(objective='shrape'), 'did you mean sharpe?'),
     (dict(name='a b'), "name was 'a b'"), (dict(seed=-1), 'seed -1'), (dict(parsimony=-1), 'parsimony was -1'), (dict(cash=0), 'cash was 0'),
@@ -291,3 +291,13 @@ def test_the_words_are_those_of_the_indicators():
     called = {name for rule in RULES.values() for name in re.findall(r'(?<!\.)\b(\w+)\(', rule.text)}
     assert called <= set(signals.__all__) and all(inspect.isfunction(getattr(signals, name)) for name in called)
     assert Path(inspect.getfile(signals.sma)).name == 'indicators.py'
+
+
+@pytest.mark.parametrize('objective', ['calmar', 'sortino', 'profit_factor'])
+def test_a_sentence_that_never_loses_is_worth_the_most(objective):
+    close = 100 * 1.001**np.arange(800)
+    index = pd.date_range('2024', periods=800, freq='h', tz='UTC', name='time')
+    bars = pd.DataFrame(dict(open=np.r_[100., close[:-1]], high=close, low=np.r_[100., close[:-1]], close=close, volume=1.), index)
+    world = World(Sample(bars, 'X', '1h', 'made up', synthetic=True), objective, costs=Costs(0), population=10, shorts=False, parsimony=0., novelty=0., seed=0)
+    told, _ = measure(world, as_tree(['long', ['during', ['above', ['close'], ['sma', 21]]]]))
+    assert told['folds'] == [10.] * 4

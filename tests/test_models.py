@@ -151,7 +151,7 @@ def test_a_label_is_not_learnt_before_it_is_known():
     noon = pd.Timestamp('2024-03-01T12:00Z')
     x, y = training_rows(SAMPLE, horizon=12, before=noon)
     assert x.index[-1] + pd.Timedelta('13h') == noon
-    crash = Sample(SAMPLE.bars.assign(close=SAMPLE.bars.close.where(SAMPLE.bars.index < noon, 1.)), 'X', '1h', 'test')
+    crash = Sample(SAMPLE.bars.assign(**{name: SAMPLE.bars[name].where(SAMPLE.bars.index < noon, 1.) for name in ('open', 'high', 'low', 'close')}), 'X', '1h', 'test')
     again = training_rows(crash, horizon=12, before=noon)
     assert again[0].equals(x) and again[1].equals(y)
 

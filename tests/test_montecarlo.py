@@ -18,8 +18,10 @@ from trading_lib.backtest.montecarlo import (
     _walk_along,
     best_block,
     block_for,
+    interval,
     monte_carlo,
     resample,
+    sharpe_interval,
     trade_returns,
 )
 from trading_lib.backtest.run import backtest
@@ -269,3 +271,35 @@ def test_bad_questions_are_refused_with_a_remedy(run, market):
     def short(bars): return -np.ones(len(bars))
     tripled = sample_of(np.r_[np.zeros(20), np.full(20, .2)])
     with pytest.raises(BadInput, match='was ruined'): monte_carlo(short, tripled)
+
+
+@pytest.mark.parametrize(('wrong', 'says'), [
+    (dict(block='x'), 'block was x'), (dict(paths='x'), "paths was 'x'; it must be a whole number"), (dict(paths=100.5), 'paths was 100.5'),
+    (dict(ahead='x'), "ahead was 'x'"), (dict(ahead=2.5), 'ahead was 2.5'), (dict(seed='x'), "seed was 'x'"), (dict(seed=-1), 'seed was -1'),
+    (dict(drawdown='x'), 'drawdown was x'), (dict(kind=3), 'there is no kind 3'), (dict(params=[1]), r'params was \[1\]; give each by its name'),
+    (dict(params=[{}]), 'params was'), (dict(sample=None), 'sample was None'), (dict(ahead=87_601), 'at most 10 years ahead, which is 87,600 bars'),
+    (dict(run='grid', kind='prices'), 'grid returns orders')])
+@pytest.mark.filterwarnings('error')
+def test_what_is_no_number_and_no_name_is_one_line(market, wrong, says):
+    with pytest.raises(BadInput, match=says): monte_carlo(**dict(run=sma_cross, sample=market.samples['BTC/USDT'], paths=100) | wrong)
+
+
+@pytest.mark.parametrize('block', [1., 3., 40.])
+def test_the_interval_of_a_sharpe_ratio_is_that_of_the_resampled_paths(block, monkeypatch):
+    monkeypatch.setattr('trading_lib.backtest.montecarlo.block_for', lambda changes: block)
+    changes = np.random.default_rng(4).normal(.001, .02, 500)
+    np.testing.assert_allclose(sharpe_interval(changes, 365), interval(resample(changes, 365, 2000).sharpe), rtol=1e-9)
+
+
+@pytest.mark.parametrize('name', ['drawdown', 'ruin'])
+@pytest.mark.parametrize('share', [0., 1., 30, -.3])
+def test_shares_of_the_equity_are_fractions(market, name, share):
+    with pytest.raises(BadInput, match=f'{name} was {share}; it is a share'): monte_carlo(sma_cross, market.samples['BTC/USDT'], **{name: share})
+
+
+@pytest.mark.parametrize('kind', ['trades', 'shuffle'])
+def test_a_drawdown_of_trades_says_that_it_is_one_from_trade_to_trade(market, kind):
+    run = backtest(sma_cross, market.samples['BTC/USDT'], dict(fast=5, slow=30), Costs(10, 2))
+    found = monte_carlo(run, kind=kind, paths=100)
+    assert found.observed['max_drawdown'] > run.metrics['max_drawdown'] and 'maximum drawdown from trade to trade' in found.sentence
+    assert 'trade to trade' not in monte_carlo(run, paths=100).sentence

@@ -1,5 +1,6 @@
 "A cluster gives the rows that this machine would have given, whoever dies on the way."
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -15,7 +16,8 @@ from annotated_types import Interval
 
 pytest.importorskip('distributed')
 import dask
-from distributed import Client, LocalCluster
+from distributed import CancelledError, Client, LocalCluster
+from distributed.comm import CommClosedError
 
 from trading_lib.backtest import scale
 from trading_lib.backtest.ledger import Ledger
@@ -176,6 +178,24 @@ def test_a_cluster_that_is_not_there_is_one_line(sample, monkeypatch):
     assert monotonic() - began < 30
     monkeypatch.setitem(sys.modules, 'distributed', None)
     with pytest.raises(BadInput, match=r"install it with: pip install '.\[dask\]'"): list(blocks_on('tcp://10.0.0.5:8786', prepared, [[dict(fast=5)]]))
+
+
+@pytest.mark.parametrize('error', [CommClosedError('lost'), CancelledError('lost'), ConnectionResetError('lost')])
+def test_a_scheduler_that_is_lost_while_data_is_sent_is_one_line(client, sample, monkeypatch, error):
+    def scatter(*args, **kwargs): raise error
+    monkeypatch.setattr(client, 'scatter', scatter)
+    with pytest.raises(Unreachable, match='went away; what was done is kept'): list(blocks_on(client, Prepared(slow, sample), windows(1)))
+
+
+def test_a_scheduler_that_dies_while_data_is_sent_is_one_line_and_no_traceback(sample, capfd):
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=':0', silence_logs=60) as cluster:
+        with scale._connected(cluster.scheduler_address) as client:
+            level = logging.getLogger('distributed.client').level
+            sending = scale._Spread(client, os.urandom(2**20), windows(1))
+            cluster.close()
+            with pytest.raises(Unreachable, match='went away'): list(sending.run())
+    assert level > logging.CRITICAL >= logging.getLogger('distributed.client').level
+    assert 'Traceback' not in capfd.readouterr().err
 
 
 def test_a_cluster_without_workers_or_that_goes_away_is_one_line(sample):

@@ -5,11 +5,14 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Annotated, Literal
 from uuid import uuid4
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +23,19 @@ from sqlalchemy.exc import OperationalError
 
 from trading_lib.backtest.ledger import Ledger
 from trading_lib.backtest.run import backtest
-from trading_lib.backtest.search import BETTER, METRICS, ask, floors, front, neighbourly, objectives_of, read_queue, search, work_off
+from trading_lib.backtest.search import (
+    BETTER,
+    METRICS,
+    ask,
+    floors,
+    front,
+    neighbourly,
+    objectives_of,
+    read_queue,
+    search,
+    slices,
+    work_off,
+)
 from trading_lib.backtest.study import Plan, _values, axis_of, opened, proposals, space
 from trading_lib.backtest.sweep import sweep
 from trading_lib.core.errors import BadInput, Damaged, Unreachable
@@ -29,7 +44,7 @@ from trading_lib.market.bars import Sample, together
 from trading_lib.market.synthetic import synthetic_market
 from trading_lib.risk.stops import Stops
 from trading_lib.signals.indicators import sma
-from trading_lib.strategies.contract import describe, strategy
+from trading_lib.strategies.contract import describe, find, strategy
 from trading_lib.strategies.trend import donchian_breakout, sma_cross
 
 SLOW = '''
@@ -136,13 +151,50 @@ def test_several_processes_do_nothing_twice_and_one_may_die(patient, sample, sto
     same(found, search(**call))
 
 
-def test_more_workers_are_more_processes_and_the_same_search(patient, sample, tmp_path):
+def test_more_workers_are_more_processes_and_the_same_search(patient, sample, tmp_path, capfd):
     call = dict(strategy=patient, sample=sample, trials=16)
     found = search(**call, storage=tmp_path, workers=2)
     assert len(asked(patient)) == 16
     same(found, search(**call))
+    assert capfd.readouterr().err == ''
     def here(bars, fast: Annotated[int, Interval(ge=2, le=40)] = 10): return sma(bars.close, fast) > bars.close   # nobody can import it
     same(search(strategy(here), sample, 8, storage=tmp_path, workers=2), search(strategy(here), sample, 8))
+
+
+BUSY = '''
+import os, time
+from typing import Annotated
+from annotated_types import Interval
+from beside import FOLDER
+from trading_lib.signals.indicators import sma
+from trading_lib.strategies import strategy
+
+@strategy
+def busy(bars, fast: Annotated[int, Interval(ge=2, le=90)] = 10):
+    (FOLDER / f'{os.getpid()}.pid').touch()
+    end = time.monotonic() + 30
+    while len([*FOLDER.glob('*.pid')]) < 2 and time.monotonic() < end: time.sleep(.02)   # until somebody helps
+    return sma(bars.close, fast) > bars.close
+'''
+
+
+@pytest.mark.parametrize('edited', [False, True])
+def test_the_others_of_a_crew_read_a_users_file_and_what_lies_beside_it(sample, tmp_path, capfd, edited):
+    (tmp_path / 'beside.py').write_text(f'from pathlib import Path\nFOLDER = Path({str(tmp_path)!r})\n')
+    (tmp_path / 'busy.py').write_text(BUSY)
+    chosen = find(f'{tmp_path / "busy.py"}:busy')
+    if edited: (tmp_path / 'busy.py').write_text(BUSY.replace('> bars', '< bars'))
+    found = search(chosen, sample, 16, storage=tmp_path / 'studies', workers=2)
+    assert len([*tmp_path.glob('*.pid')]) == 2, 'nobody helped'
+    assert capfd.readouterr().err == ''
+    same(found, search(chosen, sample, 16))
+
+
+def test_what_ends_another_worker_is_one_line():
+    def errand(still): raise Unreachable('no answer')
+    code = 'from trading_lib.backtest.study import _joined; _joined()'
+    done = subprocess.run([sys.executable, '-c', code], input=cloudpickle.dumps((errand, (), os.getpid())), capture_output=True)
+    assert (done.stderr.decode(), done.returncode) == ('a worker ended: no answer\n', 1)
 
 
 @pytest.mark.parametrize('sampler', ['tpe', 'nsga2', 'random'])
@@ -272,6 +324,21 @@ def test_stops_are_searched_like_parameters(sample):
         assert row.sharpe == pytest.approx(backtest(sma_cross, sample, params, stops=stops).metrics['sharpe'], rel=1e-9)
 
 
+def test_a_stop_that_is_off_is_searched_beside_levels(sample):
+    found = search(sma_cross, sample, 24, dict(fast='5:20', stop_loss='none,.05', time_stop=[None, 10, 20]))
+    off, table = found.table.stop_loss.isna(), found.table
+    assert 0 < off.sum() < 24 and 0 < table.time_stop.isna().sum() < 24
+    for trial in (off.idxmax(), (~off).idxmax()):
+        params, stops = found.params(trial)
+        assert (stops.stop_loss is None) == off[trial] and (found.told(table.loc[trial])['stops'].get('stop_loss') is None) == off[trial]
+        made = backtest(sma_cross, sample, params, stops=stops).metrics
+        assert table.sharpe[trial] != table.sharpe[trial] or abs(made['sharpe'] - table.sharpe[trial]) < 1e-9
+    slices(found)
+    warm = search(sma_cross, sample, 8, dict(fast='5:20', stop_loss='none,.05', time_stop=[None, 10, 20]), warm_start=found)
+    assert [each['stop_loss'] for each in warm.question.plan.warm].count(None) + [each['stop_loss'] for each in warm.question.plan.warm].count(.05) >= 8
+    assert search(sma_cross, sample, 4, dict(fast='5:20', stop_loss='none'), stops=Stops(.05)).params(0)[1] == Stops()
+
+
 def test_of_several_objectives_nothing_on_the_front_is_beaten(sample):
     found = search(donchian_breakout, sample, 32, objective=['sharpe', 'max_drawdown', 'turnover'])
     done = found.table[found.table.state == 'complete']
@@ -307,12 +374,12 @@ def test_the_best_is_not_a_lucky_peak():
 
 def test_words_and_switches_are_searched_too(sample):
     @strategy
-    def mixed(bars, window: Annotated[int, Interval(ge=2, lt=30)] = 5, kind: Literal['plain', 'late'] = 'plain', flip: bool = False,
+    def mixed(bars, window: Annotated[int, Interval(ge=2, lt=30)] = 5, when: Literal['plain', 'late'] = 'plain', flip: bool = False,
               size: Annotated[float, Interval(gt=0, le=1)] = 1.):
         long = sma(bars.close, window) > bars.close
-        return (long if kind == 'plain' else long.shift(1, fill_value=False)) * (-size if flip else size)
+        return (long if when == 'plain' else long.shift(1, fill_value=False)) * (-size if flip else size)
     found = search(mixed, sample, 16)
-    assert set(found.table.kind) == {'plain', 'late'} and set(found.table.flip) == {True, False} and found.table['window'].max() < 30
+    assert set(found.table.when) == {'plain', 'late'} and set(found.table.flip) == {True, False} and found.table['window'].max() < 30
     assert found.table['size'].between(0, 1, inclusive='right').all()
     json.dumps(found.summary(), allow_nan=False)
 
@@ -330,9 +397,9 @@ def test_ranges_are_exact():
 
 @pytest.mark.parametrize(('call', 'says'), [
     (dict(objective='shrape'), 'there is no metric shrape; did you mean sharpe?'),
-    (dict(objective='benchmark_return'), 'objective was benchmark_return, which no parameter changes'),
+    (dict(objective='benchmark_return'), 'there is no best benchmark_return'),
     (dict(objective=[]), 'objective was empty'), (dict(objective=['sharpe', 'sharpe']), 'several different ones'),
-    (dict(trials=0), 'trials was 0'), (dict(workers=0), 'workers 0'), (dict(workers=2), 'name a folder where they can meet'),
+    (dict(trials=0), 'trials was 0'), (dict(workers=0), 'workers was 0'), (dict(workers=2), 'name a folder where they can meet'),
     (dict(sampler='nsga'), 'there is no sampler nsga; did you mean nsga2?'), (dict(seed=-1), 'seed was -1'),
     (dict(folds=0), 'folds was 0'), (dict(folds=500), 'folds was 500 on 1200 bars'), (dict(drop=1), 'drop was 1'),
     (dict(ranges=dict(fats='5:9')), 'sma_cross has no parameter fats; did you mean fast?'),
@@ -347,6 +414,13 @@ def test_ranges_are_exact():
     (dict(ranges=dict(fast='5:9'), warm_start=[dict(fast=20)]), 'fast=20 is not among the sets to try'),
     (dict(ranges=dict(fast='5:9'), warm_start=[dict(fast=6, slow=99)]), 'slow=99 is not among the sets to try'),
     (dict(name='a/b', storage='x'), "name was 'a/b'"), (dict(cash=-1), 'cash was -1'),
+    (dict(ranges=['fast']), "ranges was ['fast']"), (dict(ranges='fast=5:9'), 'a range for each name'), (dict(objective=3), 'objective was 3'),
+    (dict(warm_start=[5]), 'warm_start was [5]'), (dict(warm_start=5), 'warm_start was 5'), (dict(folds=2.5), 'folds was 2.5'),
+    (dict(trials=3.7), 'trials was 3.7'), (dict(cash='x'), "cash was 'x'"), (dict(cash=math.inf), 'cash was inf'), (dict(seed='a'), "seed was 'a'"),
+    (dict(drop='x'), "drop was 'x'"), (dict(sampler=1), 'sampler was 1; it must be one of tpe, nsga2, random'), (dict(name=5), 'name was 5'),
+    (dict(ranges=dict(time_stop='5:10000000000')), 'at most 1e9'), (dict(ranges=dict(time_stop='5,100000000000000000000')), 'at most 1e9'),
+    (dict(ranges=dict(time_stop='5:1e20')), 'take numbers between'), (dict(ranges=dict(fast='5:1e999999999')), 'take numbers between'),
+    (dict(strategy='grid'), 'grid returns orders'),
     (dict(storage='sqlite:///x.db'), 'name a folder, or postgresql://'), (dict(storage='nonsense://'), 'name a folder, or postgresql://'),
 ])
 def test_bad_questions_are_one_line(sample, call, says):
@@ -364,7 +438,7 @@ def test_a_strategy_without_ends_or_knobs_says_so(sample):
     with pytest.raises(BadInput, match='endless: window is an int, which has no end; give it a range such as window=5:60'):
         search(endless, sample)
     with pytest.raises(BadInput, match='fixed: nothing varies'): search(fixed, sample)
-    with pytest.raises(BadInput, match='parameter sharpe has the name of a result'): search(clash, sample)
+    with pytest.raises(BadInput, match='parameter sharpe has the name'): search(clash, sample)
     assert len(search(endless, sample, 3, dict(window='5:60')).table) == 3
 
 
@@ -461,8 +535,52 @@ def test_a_bad_queue_is_one_line(tmp_path, text, says):
         work_off([dict(strategy='sma_cross', data='A', trails=3)], lambda data: None, tmp_path)
 
 
+@pytest.mark.parametrize(('line', 'says'), [
+    ('trials = "many"', "trials was 'many'; it must be a whole number, at least 1"), ('trials = 3.7', 'trials was 3.7'), ('trials = true', 'trials was True'),
+    ('fee_bps = "ten"', "fee_bps was 'ten'; it must be a number of basis points"), ('folds = 2.5', 'folds was 2.5'), ('cash = "x"', "cash was 'x'"),
+    ('cash = inf', 'cash was inf'), ('seed = "a"', "seed was 'a'"), ('objective = 3', 'objective was 3; it must be a metric, or a list of them'),
+    ('warm_start = [5]', 'warm_start was [5]'), ('drop = "x"', "drop was 'x'"), ('sampler = 1', 'sampler was 1'), ('name = 5', 'name was 5'),
+    ('ranges = "fast"', "ranges was 'fast'"), ('stop_loss = "far"', "stop_loss was 'far'"), ('time_stop = 2.5', 'time_stop was 2.5')])
+def test_a_wrong_kind_in_a_queue_names_file_search_key_and_value(tmp_path, line, says):
+    file = tmp_path / 'q.toml'
+    file.write_text(f'[[search]]\nstrategy = "sma_cross"\ndata = "A"\n[[search]]\nstrategy = "sma_cross"\ndata = "A"\n{line}\n')
+    with pytest.raises(BadInput) as caught: read_queue(file)
+    assert str(caught.value).startswith(f'{file}: search 2: {says}') and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('wrong', [dict(ranges=dict(fats='5:9')), dict(drop=1), dict(stop_loss=2.), dict(fee_bps=-1), dict(strategy='sma_cros'),
+                                   dict(folds=500), dict(objective='shrape'), dict(sampler='tep'), dict(cash=0)])
+def test_a_bad_second_search_is_found_before_the_first_has_run(sample, tmp_path, wrong):
+    good = dict(strategy='sma_cross', data='A', trials=4)
+    with pytest.raises(BadInput, match='^search 2: '): work_off([good, good | wrong], lambda data: sample, tmp_path / 'studies')
+    assert not (tmp_path / 'studies').exists()
+
+
+def test_a_queue_takes_the_costs_it_is_handed_where_it_names_none(sample, tmp_path):
+    plain = dict(strategy='sma_cross', data='A', trials=2)
+    read = []
+    done = work_off([plain, plain | dict(slippage_bps=3)], lambda data: read.append(data) or sample, tmp_path, costs=Costs(50, 1))
+    assert [each.question.prepared.costs for each in done] == [Costs(50, 1), Costs(50, 3)] and read == ['A']
+    same(done[0], search(sma_cross, sample, 2, costs=Costs(50, 1)))
+
+
 def test_a_study_is_found_again_by_its_question_alone(sample, tmp_path):
     first = search(sma_cross, sample, 4, storage=tmp_path)
     question = ask('sma_cross', sample)
     with opened(question.plan, tmp_path) as store: assert len(store.trials()) == 4
     assert first.name == question.plan.name and [each.name for each in tmp_path.iterdir()] == [first.name]
+
+
+@pytest.mark.parametrize('objective', ['profit_factor', 'calmar', 'sortino'])
+def test_a_set_that_never_loses_is_not_the_worst(objective):
+    close = 100 * np.exp(np.cumsum(np.tile([.01, .01, -.012], 400)))
+    open_ = np.r_[100., close[:-1]]
+    index = pd.date_range('2024', periods=len(close), freq='h', tz='UTC', name='time')
+    bars = pd.DataFrame(dict(open=open_, high=np.maximum(open_, close), low=np.minimum(open_, close), close=close, volume=1.), index)
+    @strategy
+    def knowing(bars, mood: Annotated[int, Interval(ge=0, le=2)] = 0):
+        "In for the hours that rise, for the wrong ones, or never."
+        return np.resize([[1., 1., 0.], [1., 0., 1.], [0., 0., 0.]][mood], len(bars) + 1)[1:]
+    found = search(knowing, Sample(bars, 'X', '1h', 'made up', synthetic=True), 3, objective=objective, drop=0, costs=Costs(0))
+    by = found.table.set_index('mood')[f'{objective}_folds']
+    assert by[0] == 10 and by[2] == 0 and by[0] > by[1] and found.pareto.mood.item() == 0

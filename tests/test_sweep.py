@@ -1,5 +1,6 @@
 "A sweep is many backtests: every number of every row is that of `backtest`, however it was interrupted, remembered or counted."
 import json
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from annotated_types import Interval
 
 from trading_lib.backtest.ledger import Ledger
-from trading_lib.backtest.numbers import METRICS
+from trading_lib.backtest.numbers import BETTER, METRICS
 from trading_lib.backtest.run import backtest
 from trading_lib.backtest.surface import best_region, heatmap, regions, stability
 from trading_lib.backtest.sweep import block_of, count_sets, grid, sweep
@@ -84,17 +85,54 @@ def test_a_set_that_a_strategy_fails_on_is_a_row_that_says_why(sample, tmp_path)
     def short(bars, drop: int = 0): return bars.close[drop:] > 0
     for _ in range(2): done = sweep(breaks, sample, dict(window='3:5:1'), cache=tmp_path / 'cache', ledger=Ledger(tmp_path / 'trials'))
     assert asked == [3, 4, 5, 4] and (done.refused, done.computed, done.trials) == (1, 1, 2)   # a failure is tried again, and is no trial
-    assert done.table.refused[1].startswith('breaks raised ZeroDivisionError (') and done.table.sharpe.notna().tolist() == [True, False, True]
-    assert sweep(shouts, sample, dict(size='1,2')).table.refused[1].startswith('shouts returned 2 at ')
+    assert done.table.refused[1].startswith('failed: breaks raised ZeroDivisionError (') and done.table.sharpe.notna().tolist() == [True, False, True]
+    assert sweep(shouts, sample, dict(size='1,2')).table.refused[1].startswith('failed: shouts returned 2 at ')
     assert '(2999,) values for 3000 bars' in sweep(short, sample, dict(drop='0,1')).table.refused[1]
 
 
 def test_one_failure_for_all_sets_is_one_error(sample, tmp_path):
     @strategy
     def breaks(bars, window: int = 3): return bars.closing
-    with pytest.raises(BadInput, match=r'^breaks raised AttributeError .*; so it was with every set, first window=3$') as caught:
+    with pytest.raises(BadInput, match=r'^breaks raised AttributeError .*; every set failed, first window=3$') as caught:
         sweep(breaks, sample, dict(window='3:5:1'), cache=tmp_path / 'cache', ledger=Ledger(tmp_path / 'trials'))
     assert '\n' not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_every_set_failing_in_its_own_way_is_an_error_too(sample):
+    @strategy
+    def breaks(bars, window: int = 3): raise KeyError(window)
+    with pytest.raises(BadInput, match=r'^breaks raised KeyError \(3\).*; every set failed, first window=3$'): sweep(breaks, sample, dict(window='3:5:1'))
+
+
+def test_a_ladder_that_breaks_is_asked_again_and_one_that_refuses_is_not(sample, tmp_path):
+    asked = []
+    @strategy(orders=True)
+    def ladder(bars, account, state, k: int = 1):
+        if not state: asked.append(k)
+        if k == 2: raise ValueError('a bug')
+        if k == 3: raise BadInput('ladder on odd k is nothing')
+        return [], dict(begun=True)
+    small = replace(sample, bars=sample.bars[:60])
+    for _ in range(2): done = sweep(ladder, small, dict(k='1:3:1'), cache=tmp_path / 'cache', ledger=Ledger(tmp_path / 'trials'))
+    assert asked == [1, 2, 3, 2] and done.trials == 2
+    assert done.table.refused[1].startswith('failed: ') and 'ladder on odd k is nothing' in done.table.refused[2] and 'failed' not in done.table.refused[2]
+
+
+def test_a_file_of_rows_that_was_changed_is_damage(sample, tmp_path):
+    sweep('sma_cross', sample, dict(fast='5,10'), cache=tmp_path)
+    [path] = tmp_path.rglob('*.parquet')
+    pd.read_parquet(path).assign(sharpe=99.).to_parquet(path)
+    with pytest.raises(Damaged, match='is not what it was written as; delete it'): sweep('sma_cross', sample, dict(fast='5,10'), cache=tmp_path)
+
+
+def test_a_column_that_is_not_declared_is_not_there(sample):
+    @strategy
+    def col(bars, k: float = .5): return bars.mood * k
+    moody = replace(sample, bars=sample.bars.assign(mood=1.))
+    with pytest.raises(BadInput, match="no attribute 'mood'"): sweep(col, moody, dict(k='0.5,1'))
+    declared = strategy(needs=('mood',))(col)
+    tables = [sweep(declared, replace(sample, bars=sample.bars.assign(mood=sign)), dict(k='0.5,1')).table for sign in (1., -1.)]
+    assert (tables[0].total_return != tables[1].total_return).all()
 
 
 def test_an_answer_without_a_number_is_flat(sample):
@@ -275,14 +313,6 @@ def test_one_set_of_stops_is_one_trial_in_the_ledger(sample, tmp_path):
     assert backtest(sma_cross, sample, dict(fast=5), ledger=ledger, stops=Stops(.02, time_stop=5)).trials == 5
 
 
-def test_a_strategy_may_have_a_parameter_that_is_called_like_a_stop(sample):
-    @strategy
-    def own(bars, stop_loss: int = 5): return sma(bars.close, stop_loss) > bars.close
-    done = sweep(own, sample, dict(stop_loss='5,6'))
-    assert done.table.stop_loss.tolist() == [5, 6]
-    equal_to_backtests(done, own, sample, Costs())
-
-
 def test_strategies_that_return_orders_are_replayed(sample):
     short = Sample(sample.bars[:300], sample.symbol, sample.timeframe, sample.source)
     done = sweep('dca', short, dict(every='12,24', share=.05), Costs(10, 5))
@@ -389,6 +419,36 @@ def test_a_broad_hill_is_stable_and_a_needle_is_not():
     assert len(np.ravel(broad.draw())) == 2
 
 
+def test_less_is_better_where_it_is_and_best_takes_it(sample):
+    done = sweep(sma_cross, sample, PAIRS)
+    for name, better in BETTER.items():
+        ends = done.table[name]
+        assert done.best(name)[name] == (ends.max() if better == 'maximize' else ends.min()), name
+    assert done.best('max_drawdown').max_drawdown == done.table.max_drawdown.max() and done.best('longest_drawdown').longest_drawdown == done.table.longest_drawdown.min()
+    for name in ('initial_equity', 'benchmark_return'):
+        for ask in (done.best, lambda by: best_region(done.table, by), lambda by: stability(done.table, by), lambda by: heatmap(done.table, 'fast', 'slow', by)):
+            with pytest.raises(BadInput, match=f'there is no best {name}'): ask(name)
+    turned = hill(30).assign(turnover=-hill(30).sharpe)
+    assert stability(turned, 'turnover').middle == dict(a=4, b=4) and stability(turned, 'turnover').kept == stability(hill(30)).kept
+    with pytest.raises(BadInput, match='no column fats; did you mean fast'): heatmap(done.table, 'fats', 'slow')
+
+
+@pytest.mark.parametrize('place', [(4, 4), (3, 6), (6, 2)])
+def test_the_set_itself_breaks_a_tie_of_regions(place):
+    needle = hill(30).assign(sharpe=.1)
+    needle.loc[(needle.a == place[0]) & (needle.b == place[1]), 'sharpe'] = 3.
+    assert tuple(best_region(needle)[['a', 'b']]) == place
+    assert stability(needle).verdict.startswith('Fragile')
+
+
+def test_a_region_on_the_rim_is_not_called_stable():
+    rising = hill(30).assign(sharpe=lambda rows: rows.b - .01 * (rows.a - 4)**2)
+    found = stability(rising)
+    assert found.rim == dict(b='last') and not found.verdict.startswith('Stable')
+    assert found.verdict.endswith('b=8 is the last value tried; widen the range before believing it')
+    assert stability(rising.assign(sharpe=-rising.sharpe)).rim['b'] == 'first' and stability(hill(30)).rim == {}
+
+
 def test_where_nothing_stands_out_there_is_nothing_to_be_stable(sample):
     flat = hill(30).assign(sharpe=1.)
     for table in (flat, flat.assign(sharpe=np.nan), sweep(sma_cross, sample, dict(fast=20)).table):
@@ -415,7 +475,7 @@ def test_the_order_of_rows_does_not_matter_to_a_region(sample):
 def test_a_parameter_may_not_have_the_name_of_a_result(sample):
     @strategy
     def twice(bars, exposure: float = .5): return bars.close * 0 + exposure
-    with pytest.raises(BadInput, match='parameter exposure has the name of a result'): sweep(twice, sample, dict(exposure='.1,.2'))
+    with pytest.raises(BadInput, match='parameter exposure has the name'): sweep(twice, sample, dict(exposure='.1,.2'))
 
 
 def test_the_table_survives_parquet(sample, tmp_path):

@@ -13,7 +13,7 @@ from trading_lib.backtest.kernel import simulate
 from trading_lib.backtest.ledger import Ledger
 from trading_lib.backtest.measure import Prepared
 from trading_lib.backtest.run import backtest
-from trading_lib.backtest.validation import _closed, cross_validate, memory, stretches, walk_forward
+from trading_lib.backtest.validation import _closed, cross_validate, memory, walk_forward, windows
 from trading_lib.core.errors import BadInput
 from trading_lib.core.metrics import sharpe
 from trading_lib.execution.costs import Costs
@@ -57,14 +57,14 @@ def noise(seed, n=2000, drift=0.):
 
 
 @pytest.mark.parametrize('anchored', [True, False])
-def test_stretches_are_those_of_skfolio(anchored):
+def test_windows_are_those_of_skfolio(anchored):
     from skfolio.model_selection import WalkForward
     for bars, folds in ((3000, 6), (997, 4), (500, 2)):
-        ours = stretches(bars, folds, anchored)
+        ours = windows(bars, folds, anchored)
         train, test = ours[0][1], ours[0][2] - ours[0][1]
         theirs = list(WalkForward(test_size=test, train_size=train, expand_train=anchored).split(np.empty((bars, 1))))
         assert ours == [(each[0], tests[0], tests[-1] + 1) for each, tests in theirs[:folds]] and train + folds * test == bars
-    assert stretches(1000, 3, anchored, train=400, test=100)[0] == (0, 400, 500) and stretches(1000, 3, anchored, test=100)[-1][2] == 1000
+    assert windows(1000, 3, anchored, train=400, test=100)[0] == (0, 400, 500) and windows(1000, 3, anchored, test=100)[-1][2] == 1000
 
 
 def test_what_happens_after_a_test_changes_nothing_before_its_end(sample):
@@ -76,7 +76,7 @@ def test_what_happens_after_a_test_changes_nothing_before_its_end(sample):
 
 def test_a_set_is_chosen_for_what_it_made_before_the_test(sample):
     walked = walk_forward(sma_cross, sample, PAIRS, choose='best', costs=Costs(5, 1))
-    for k, (_, start, _end) in enumerate(stretches(3000)):
+    for k, (_, start, _end) in enumerate(windows(3000)):
         made = {(fast, slow): backtest(sma_cross, replace(sample, bars=sample.bars[:start]), dict(fast=fast, slow=slow), Costs(5, 1)).metrics['sharpe']
                 for fast in (5, 10, 15) for slow in (20, 40, 60)}
         best = max(made, key=made.get)
@@ -86,7 +86,7 @@ def test_a_set_is_chosen_for_what_it_made_before_the_test(sample):
 def test_the_account_is_flat_between_tests_and_its_numbers_are_those_of_its_equity(sample):
     walked = walk_forward(tilt, sample, dict(window='10:40:10', way='1'), costs=Costs(10, 5), cash=5000.)
     prepared, cash, fees = Prepared(tilt, sample, Costs(10, 5)), 5000., 0.
-    for params, (_, start, end) in zip(walked.choices, stretches(3000), strict=True):
+    for params, (_, start, end) in zip(walked.choices, windows(3000), strict=True):
         bars = sample.bars[start:end]
         run = simulate(bars, pd.Series(_closed(prepared.target(params), start, end)[start:end], bars.index), Costs(10, 5), cash)
         assert run.position.iloc[[0, -1]].eq(0).all() and run.equity.equals(walked.equity[bars.index])
@@ -142,7 +142,7 @@ def test_overlapping_labels_never_train():
     assert near.choices.in_sample[both[0]] != pytest.approx(far.choices.in_sample[both[0]], rel=1e-6)   # without a purge it leaks
 
 
-def test_trainings_tests_and_histories_are_put_together_from_folds_traded_flat_to_flat(sample):
+def test_trainings_tests_and_paths_are_put_together_from_folds_traded_flat_to_flat(sample):
     sample = replace(sample, bars=sample.bars[:1003])
     crossed = cross_validate(tilt, sample, dict(window='10:40:10', way='1'), folds=5, test_folds=2, purge=40, embargo=5, choose='best', costs=Costs(8, 2))
     prepared = Prepared(tilt, sample, Costs(8, 2))
@@ -212,7 +212,7 @@ def test_stops_are_chosen_like_parameters(sample):
     ranges = dict(window='10,30', way='1', stop_loss='none,0.02')
     walked = walk_forward(tilt, sample, ranges, choose='best')
     assert walked.sets == 4 and set(walked.folds.stop_loss.fillna(0)) <= {0, .02}
-    row, (_, start, _end) = walked.folds.iloc[0], stretches(3000)[0]
+    row, (_, start, _end) = walked.folds.iloc[0], windows(3000)[0]
     cut = replace(sample, bars=sample.bars[:start])
     made = {(window, stop): backtest(tilt, cut, dict(window=window, way=1), stops=Stops(stop_loss=stop)).metrics['sharpe'] for window in (10, 30) for stop in (None, .02)}
     assert row.in_sample == pytest.approx(max(made.values()), rel=1e-9)
@@ -255,9 +255,77 @@ def test_everything_at_once_is_plain_and_says_what_it_could_not_ask(sample, tmp_
     with pytest.raises(BadInput, match='paths was 5'): validate(sma_cross, sample, PAIRS, paths=5)
 
 
+@strategy
+def scaled(bars, k: float = 1.): return k * np.where(bars.close > bars.open, 1., -1.)   # a neighbour above 1 is no exposure
+
+
+@strategy
+def brittle(bars, k: int = 20):
+    if k > 20: raise ZeroDivisionError(k)
+    return bars.close > sma(bars.close, k)
+
+
+def test_a_neighbour_whose_answer_is_no_exposure_is_left_out_of_the_choice(sample):
+    found = validate(scaled, sample, paths=100, ahead=100)
+    assert not found.failed and not found.skipped and set(found.parts['walk_forward'].folds.k) <= {.8, .9, 1.}
+    assert set(found.parts['stress'].tests['parameters'].table.case) == {'k=0.7', 'k=0.8', 'k=0.9'}
+    assert set(found.parts['cross_validation'].choices.k.dropna()) <= {.8, .9, 1.}
+    with pytest.raises(BadInput, match='scaled returned'): validate(scaled, sample, dict(k='2,3'), paths=100)
+
+
+def test_a_strategy_that_raises_has_failed_and_was_not_merely_left_out(sample):
+    found = validate(brittle, sample, paths=100, ahead=100)
+    assert list(found.failed) == ['walk_forward', 'cross_validation', 'stress'] and not found.skipped
+    assert found.failed['stress'].startswith('brittle raised ZeroDivisionError') and found.sentences['stress'].startswith('failed: brittle raised')
+    assert found.summary()['failed'] == found.failed
+    with pytest.raises(BadInput, match='brittle raised'): walk_forward(brittle, sample, dict(k='20,22'))
+
+
+def test_what_returns_orders_is_asked_what_it_can_be_asked(sample):
+    found = validate('grid', replace(sample, bars=sample.bars[:600]), paths=100, ahead=100)
+    assert set(found.skipped) >= {'walk_forward', 'cross_validation', 'prices', 'stress'} and 'returns' in found.parts and not found.failed
+    assert 'cannot be asked yet' in found.skipped['stress'] and 'replay_orders' not in str(found.skipped)
+
+
+def test_too_few_bars_are_called_too_few(sample):
+    with pytest.raises(BadInput, match='16 bars are too few for 10 folds of at least 20'):
+        cross_validate(sma_cross, replace(sample, bars=sample.bars[:16]), dict(fast='5,6', slow='50'))
+
+
+@pytest.mark.parametrize(('function', 'wrong', 'says'), [
+    (validate, dict(ranges=[1]), r'ranges was \[1\]; give each by its name'), (validate, dict(ranges='x'), "ranges was 'x'"), (validate, dict(params=[1]), 'params was'),
+    (validate, dict(params=[{}]), 'params was'), (validate, dict(folds='x'), "folds was 'x'"), (validate, dict(folds=2.5), 'folds was 2.5'),
+    (validate, dict(paths='x'), "paths was 'x'"), (validate, dict(ahead='x'), "ahead was 'x'"), (validate, dict(ahead=1), 'ahead was 1'),
+    (validate, dict(ahead=1_000_000), 'ahead was 1,000,000 bars; look at most 10 years'), (validate, dict(seed='a'), "seed was 'a'"),
+    (validate, dict(cv_folds='x'), "cv_folds was 'x'"), (walk_forward, dict(ranges=None, folds=None), 'folds was None'), (walk_forward, dict(train='x'), "train was 'x'"),
+    (walk_forward, dict(test=2.5), 'test was 2.5'), (walk_forward, dict(by=3), 'there is no metric 3'), (walk_forward, dict(choose=3), 'choose was 3'),
+    (cross_validate, dict(ranges=[1]), 'ranges was'), (cross_validate, dict(folds='x'), "folds was 'x'"), (cross_validate, dict(purge='x'), "purge was 'x'"),
+    (cross_validate, dict(embargo=.5), 'embargo was 0.5'), (cross_validate, dict(test_folds=2.), 'test_folds was 2.0')])
+def test_what_is_no_number_and_no_name_is_one_line(sample, function, wrong, says):
+    with pytest.raises(BadInput, match=says): function(sma_cross, sample, **dict(ranges=PAIRS) | wrong)
+
+
 def test_a_neighbourhood_has_the_set_in_it():
     assert neighbourhood(describe(sma_cross), dict(fast=10, slow=50)) == dict(fast=[8, 9, 10, 11, 12], slow=[40, 45, 50, 55, 60])
     assert neighbourhood(describe(donchian_breakout), dict(entry=96, exit=48, shorts=False))['shorts'] == [False, True]
+
+
+def test_a_walk_takes_the_best_set_whichever_way_is_better(sample):
+    how = dict(by='longest_drawdown', choose='best', costs=Costs(5, 1))
+    walked, (_, start, _end) = walk_forward(sma_cross, sample, PAIRS, **how), windows(3000)[0]
+    cut = replace(sample, bars=sample.bars[:start])
+    made = [backtest(sma_cross, cut, dict(fast=fast, slow=slow), Costs(5, 1)).metrics['longest_drawdown'] for fast in (5, 10, 15) for slow in (20, 40, 60)]
+    assert walked.folds.in_sample[0] == min(made) < max(made)
+    with pytest.raises(BadInput, match='there is no best benchmark_return'): walk_forward(sma_cross, sample, PAIRS, by='benchmark_return')
+
+
+@pytest.mark.parametrize('by', ['turnover', 'max_drawdown', 'total_return', 'sharpe'])
+def test_a_share_is_told_only_where_it_says_something(sample, by):
+    for costs in (Costs(0), Costs(40)):
+        walked = walk_forward(sma_cross, sample, PAIRS, by=by, costs=costs)
+        shown = walked.efficiency is not None and walked.efficiency >= 0
+        assert ('of it.' in walked.sentence) == shown and 'in sample and' in walked.sentence
+        if by in ('turnover', 'max_drawdown'): assert walked.efficiency is None
 
 
 def test_real_hours_are_walked_and_crossed(btc_hourly):

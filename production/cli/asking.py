@@ -22,11 +22,13 @@ Exchange = Annotated[str | None, typer.Option(help='Which exchange, where the st
 Timeframe = Annotated[str | None, typer.Option(help='Which bar length, where the store has several.')]
 Symbol = Annotated[str | None, typer.Option(help='Which symbol, where a file has several.')]
 Start = Annotated[str | None, typer.Option(help='First open time, included, such as 2023-01-01.')]
-End = Annotated[str | None, typer.Option(help='Where it ends: the first open time left out.')]
+End = Annotated[str | None, typer.Option(help='The first open time left out, such as 2024-01-01.')]
 AllowGaps = Annotated[bool, typer.Option('--allow-gaps', help='Accept missing bars.')]
-Port = Annotated[int, typer.Option(min=1, max=65535)]
-Feeds = Annotated[list[str] | None, typer.Option('--feed', metavar='NAME=PATH', help='What a strategy needs beside prices: a table of facts or a model folder.')]
-By = Annotated[str, typer.Option(help='The number that is best when it is largest.')]
+Port = Annotated[int, typer.Option(min=1, max=65535, help='Port to listen on.')]
+Feeds = Annotated[list[str] | None, typer.Option('--feed', metavar='NAME=PATH', help='What a strategy needs beside prices: a table of facts or a model folder; repeat for more.')]
+By = Annotated[str, typer.Option(metavar='METRIC', help='Metric to choose by: sharpe, sortino, calmar, total_return, max_drawdown, …')]
+Seed = Annotated[int, typer.Option(min=0, help='Seed of the random numbers; the same seed gives the same answer.')]
+Host = Annotated[str, typer.Option(help='Address to listen on.')]
 
 
 def _cash(value: float) -> float:
@@ -77,14 +79,14 @@ class Markets(Market):
         elif len(self.funding) == 1: rates = load_funding(self.funding[0].removeprefix(f'{sample.symbol}='), sample.symbol)
         else: raise BadInput(f'--funding was given {len(self.funding)} times for one symbol; give it once')
         if several and (unknown := rates.keys() - set(several)): raise BadInput(f'--funding names {min(unknown)}; the symbols are {", ".join(several)}')
-        return replace(sample, bars=with_funding(sample.bars, rates))
+        return replace(sample, bars=with_funding(sample.bars, rates, self.allow_gaps))
 
 
 @dataclass(frozen=True)
 class Terms:
     "What trading costs, and with how much."
-    fee_bps: Annotated[float | None, typer.Option('--fee-bps', help='Fee on notional, in basis points; settings.ini if not given.')] = None
-    slippage_bps: Annotated[float | None, typer.Option('--slippage-bps', help='Slippage against you, in basis points; settings.ini if not given.')] = None
+    fee_bps: Annotated[float | None, typer.Option('--fee-bps', help='Taker fee on notional, in basis points; from settings.ini if not given.')] = None
+    slippage_bps: Annotated[float | None, typer.Option('--slippage-bps', help='Half the spread and the impact of an order, in basis points; from settings.ini if not given.')] = None
     cash: Annotated[float, typer.Option(help='Initial equity, in the quote asset.', callback=_cash)] = 10_000.
 
     @property
@@ -97,10 +99,10 @@ class Terms:
 @dataclass(frozen=True)
 class Exits:
     "When a position ends without the strategy saying so."
-    stop_loss: Annotated[float | None, typer.Option(help='Fall from the entry price that ends a position, such as 0.05.')] = None
-    take_profit: Annotated[float | None, typer.Option(help='Rise from the entry price that ends it.')] = None
-    trailing_stop: Annotated[float | None, typer.Option(help='Fall from the best price since the entry that ends it.')] = None
-    time_stop: Annotated[int | None, typer.Option(help='Bars after which it ends.')] = None
+    stop_loss: Annotated[float | None, typer.Option(help='Loss from the average entry price that ends a position, a fraction such as 0.05.')] = None
+    take_profit: Annotated[float | None, typer.Option(help='Gain from the average entry price that ends it, a fraction such as 0.1.')] = None
+    trailing_stop: Annotated[float | None, typer.Option(help='Distance from the best price since entry that ends it, a fraction such as 0.08.')] = None
+    time_stop: Annotated[int | None, typer.Option(help='Bars after entry at whose open it ends.')] = None
 
     @property
     def stops(self):

@@ -12,7 +12,7 @@ app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help='Bars into t
 
 @app.command('import')
 def data_import(file: Annotated[Path, typer.Argument(help='Parquet, Feather or CSV.')],
-                exchange: Annotated[str, typer.Option(help='Where the bars are from.')], symbol: Symbol = None, as_json: Json = False):
+                exchange: Annotated[str, typer.Option(help='The exchange the bars are from, such as binance.')], symbol: Symbol = None, as_json: Json = False):
     "Bars from a file into the store."
     from trading_lib.market.store import read_file
     sample = read_file(file, symbol=symbol)
@@ -52,8 +52,8 @@ def data_export(symbol: Annotated[str, typer.Argument(help='A symbol in the stor
 @app.command('pull')
 def data_pull(symbol: Annotated[str, typer.Argument(help='As the exchange writes it, such as BTC/USDT.')],
               exchange: Annotated[str, typer.Option(help='A ccxt exchange id, such as binance.')],
-              timeframe: Annotated[str, typer.Option(help='Bar length.')] = '1h', since: Annotated[str, typer.Option(help='First open time, included.')] = '2023-01-01',
-              until: Annotated[str | None, typer.Option(help='Where it ends: bars that open before it; now if not given.')] = None, as_json: Json = False):
+              timeframe: Annotated[str, typer.Option(help='Bar length, such as 1m, 1h or 1d.')] = '1h', since: Annotated[str, typer.Option(help='First open time, included.')] = '2023-01-01',
+              until: Annotated[str | None, typer.Option(help='The first open time left out; now if not given.')] = None, as_json: Json = False):
     "Bars from an exchange into the store; what is there already is not pulled again."
     from production.pull import pull_bars
     done = pull_bars(exchange, symbol, timeframe, since, until, store())

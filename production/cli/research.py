@@ -16,6 +16,7 @@ from production.cli.asking import (
     Markets,
     Params,
     Ranges,
+    Seed,
     StrategyName,
     Terms,
     feeds_of,
@@ -33,7 +34,7 @@ app = typer.Typer()
 
 @app.command()
 def strategies(as_json: Json = False):
-    "What there is, with parameters and bounds."
+    "The strategies there are, with parameters and bounds."
     from trading_lib.strategies.contract import catalogue
     found = [dict(name=s.name, doc=s.doc.splitlines()[0] if s.doc else '', needs=list(s.needs), several=s.several, orders=s.orders,
                   parameters=[dict(name=p.name, default=p.default, low=p.low, high=p.high, bounds=p.bounds) for p in s.parameters.values()])
@@ -50,7 +51,7 @@ def strategies(as_json: Json = False):
 @app.command()
 @grouped
 def backtest(strategy: StrategyName, markets: Markets, terms: Terms, exits: Exits, param: Params = None,
-             engine: Annotated[str, typer.Option(help='kernel, vectorbt or replay.')] = 'kernel',
+             engine: Annotated[str, typer.Option(help='kernel, vectorbt or replay; they give the same numbers, and a strategy that returns orders is always replayed.')] = 'kernel',
              out: Annotated[Path | None, typer.Option(help='A folder for equity.parquet, fills.parquet, trades.parquet and summary.json.')] = None,
              feed: Feeds = None, as_json: Json = False):
     "What following a strategy would have given."
@@ -85,7 +86,7 @@ def save_backtest(done, folder: Path):
 def sweep(strategy: StrategyName, markets: Markets, terms: Terms, exits: Exits, param: Ranges = None,
           out: Annotated[Path | None, typer.Option(help='A Parquet file for the table: one row a set, parameters first.')] = None,
           pictures: Annotated[Path | None, typer.Option(help='A folder for heatmap.png and stability.png.')] = None, by: By = 'sharpe',
-          limit: Annotated[int, typer.Option(help='The most sets to try.', min=1)] = 1_000_000,
+          limit: Annotated[int, typer.Option(help='More sets than this are refused.', min=1)] = 1_000_000,
           dask: Annotated[str | None, typer.Option(metavar='ADDRESS', help='A Dask cluster to run on, such as tcp://10.0.0.5:8786.')] = None,
           no_cache: Annotated[bool, typer.Option('--no-cache', help='Compute every row, also those that are known.')] = False,
           feed: Feeds = None, as_json: Json = False):
@@ -144,14 +145,14 @@ def _swept(found: dict, out: Path | None) -> str:
 def search(strategy: StrategyName, markets: Markets, terms: Terms, exits: Exits,
            param: Annotated[list[str] | None, typer.Option('-p', '--param', metavar='NAME=RANGE',
                                                            help='LOW:HIGH, LOW:HIGH:STEP or a comma list; repeat for more; the whole signature if none is given. Stops too.')] = None,
-           trials: Annotated[int, typer.Option(help='How many the study shall have.', min=1)] = 200,
-           objective: Annotated[list[str], typer.Option(help='What is to be good: a number of a backtest; repeat for several.')] = ['sharpe'],   # noqa: B006
+           trials: Annotated[int, typer.Option(help='How many the study shall have in all, those of earlier calls included.', min=1)] = 200,
+           objective: Annotated[list[str], typer.Option(metavar='METRIC', help='Metric(s) to optimise: sharpe, calmar, max_drawdown, …; repeat for several.')] = ['sharpe'],   # noqa: B006
            sampler: Annotated[str, typer.Option(help='tpe, nsga2 (genetic) or random.')] = 'tpe',
-           folds: Annotated[int, typer.Option(help='Stretches of time that are measured one after the other.', min=1)] = 4,
-           drop: Annotated[float, typer.Option(help='The share of sets given up after each stretch.', min=0, max=1)] = .25,
-           seed: int = 0, workers: Annotated[int, typer.Option(help='Processes on this machine.', min=1)] = 1,
+           folds: Annotated[int, typer.Option(help='Stretches of time on which a set is measured, one after the other.', min=1)] = 4,
+           drop: Annotated[float, typer.Option(help='Share of sets given up after each stretch, from 0 to below 1.')] = .25,
+           seed: Seed = 0, workers: Annotated[int, typer.Option(help='Processes on this machine.', min=1)] = 1,
            storage: Annotated[str | None, typer.Option(help='A folder, or postgresql://… for many machines; runs/studies if not given.')] = None,
-           name: Annotated[str | None, typer.Option(help='Of the study; told from the question if not given.')] = None,
+           name: Annotated[str | None, typer.Option(help='Name of the study; made from the question if not given.')] = None,
            out: Annotated[Path | None, typer.Option(help='A Parquet file for the table: one row a trial.')] = None, feed: Feeds = None, as_json: Json = False):
     "Look for good parameters; interrupted, the same call goes on, and ends as if it had not been."
     from trading_lib.backtest.search import search
@@ -175,7 +176,8 @@ def queue(file: Annotated[Path, typer.Argument(help='A TOML file with a [[search
     from trading_lib.market.store import load_sample
     requests = read_queue(file)
     with progress_of('trials') as progress:
-        done = work_off(requests, lambda data: load_sample(data, store()), _studies(storage), ledger(), workers, lambda study, *far: progress(*far))
+        done = work_off(requests, lambda data: load_sample(data, store()), _studies(storage), ledger(), workers, lambda study, *far: progress(*far),
+                        Terms().costs)
     found = [each.summary() for each in done]
     answer(dict(searches=found), as_json, lambda: '\n\n'.join(map(_searched, found)))
 
@@ -199,11 +201,11 @@ def _searched(found: dict) -> str:
 @app.command()
 @grouped
 def evolve(market: Market, terms: Terms,
-           generations: Annotated[int, typer.Option(help='After the first, which is random.', min=0)] = 30,
-           population: Annotated[int, typer.Option(help='Strategies in each.', min=10)] = 100, objective: By = 'sharpe',
-           folds: Annotated[int, typer.Option(help='Stretches of time that each is measured on.', min=1)] = 4,
-           holdout: Annotated[float, typer.Option(help='The share of the bars, the last ones, kept for the end.', min=0, max=.9)] = .25,
-           shorts: bool = True, seed: int = 0,
+           generations: Annotated[int, typer.Option(help='Generations to breed after the first, which is random.', min=0)] = 30,
+           population: Annotated[int, typer.Option(help='Strategies in each generation, at most 100,000.', min=10, max=100_000)] = 100, objective: By = 'sharpe',
+           folds: Annotated[int, typer.Option(help='Stretches of time on which each strategy is measured.', min=1)] = 4,
+           holdout: Annotated[float, typer.Option(help='Share of the bars, the last ones, kept out of sample; above 0 and below 1.')] = .25,
+           shorts: Annotated[bool, typer.Option(help='Whether strategies may go short.')] = True, seed: Seed = 0,
            out: Annotated[Path | None, typer.Option(help='A file, such as evolved.py, for the best as an ordinary strategy.')] = None,
            pictures: Annotated[Path | None, typer.Option(help='A folder for climb.png and lineage.png.')] = None, feed: Feeds = None, as_json: Json = False):
     "Breed strategies from a grammar of signals and rules; interrupted, the same call goes on."
@@ -224,12 +226,12 @@ def evolve(market: Market, terms: Terms,
 @app.command()
 @grouped
 def validate(strategy: StrategyName, markets: Markets, terms: Terms, exits: Exits, param: Ranges = None,
-             folds: Annotated[int, typer.Option(help='Tests of walking forward.', min=2)] = 6,
-             paths: Annotated[int, typer.Option(help='Of each resampling.', min=100)] = 10_000,
-             ahead: Annotated[int | None, typer.Option(help='Bars that resampling looks ahead; a year of them if not given.', min=2)] = None,
-             seed: int = 0, pictures: Annotated[Path | None, typer.Option(help='A folder for a picture of each answer.')] = None,
+             folds: Annotated[int, typer.Option(help='Walk-forward steps.', min=2)] = 6,
+             paths: Annotated[int, typer.Option(help='Monte Carlo paths.', min=100)] = 10_000,
+             ahead: Annotated[int | None, typer.Option(help='Bars that Monte Carlo looks ahead, at most ten years of them; a year if not given.', min=2)] = None,
+             seed: Seed = 0, pictures: Annotated[Path | None, typer.Option(help='A folder for a picture of each answer.')] = None,
              feed: Feeds = None, as_json: Json = False):
-    "Would it last? Walk-forward, cross-validation, Monte Carlo and stress; -p takes ranges to choose from, or one set."
+    "Would it last? Walk-forward, cross-validation, Monte Carlo and stress; -p takes ranges to choose from, or one set. Ends with 1 where the strategy failed."
     from trading_lib.backtest.examination import validate
     from trading_lib.strategies.contract import find
     chosen, stops, sample = find(strategy), exits.stops, markets.sample()
@@ -241,6 +243,7 @@ def validate(strategy: StrategyName, markets: Markets, terms: Terms, exits: Exit
     answer(found | dict(sentences=done.sentences), as_json, lambda: '\n\n'.join([
         f'{chosen.name} on {sample}, with {", ".join(f"{k}={v}" for k, v in done.run.params.items())}; {done.trials:,} trials so far',
         *(f'{name.replace("_", " ")}: {text}' for name, text in done.sentences.items())]))
+    return 1 if done.failed else 0
 
 
 def save_pictures(drawn: dict, folder: Path):
@@ -259,7 +262,7 @@ def save_pictures(drawn: dict, folder: Path):
 @app.command()
 @grouped
 def verify(strategy: StrategyName, markets: Markets, terms: Terms, exits: Exits, param: Params = None, feed: Feeds = None, as_json: Json = False):
-    "Does it peek, and do the engines agree? Ends with 1 when something was found."
+    "Does it look ahead, and do the engines agree? Ends with 1 when something was found."
     from trading_lib.evidence.verdict import verify
     from trading_lib.strategies.contract import find
     chosen = find(strategy)
@@ -280,7 +283,7 @@ def verify(strategy: StrategyName, markets: Markets, terms: Terms, exits: Exits,
 
 @app.command()
 def trials(strategy: Annotated[str | None, typer.Argument(help='Only this strategy.')] = None,
-           latest: Annotated[int | None, typer.Option(help='Also the latest so many, one by one.', min=1)] = None, as_json: Json = False):
+           latest: Annotated[int | None, typer.Option(help='Also list this many of the latest, one by one.', min=1)] = None, as_json: Json = False):
     "The ledger: every distinct trial that was made, by strategy, code and data."
     book = ledger()
     rows = [{name: moment(value) for name, value in row.items()} for row in book.by_kind(strategy).to_dict('records')]

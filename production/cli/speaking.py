@@ -48,6 +48,7 @@ def pairs(items: list[str] | None, what: str) -> dict[str, str]:
     for item in items or []:
         name, equals, value = item.partition('=')
         if not equals or not name: raise BadInput(f'{what} was {item!r}; write it as name=value')
+        if name.strip() in found: raise BadInput(f'{what} was given twice for {name.strip()}: {found[name.strip()]} and {value.strip()}; give it once')
         found[name.strip()] = value.strip()
     return found
 

@@ -28,9 +28,9 @@ def promotions(as_json: Json = False):
 
 
 @app.command()
-def paper(promotion: Annotated[str, typer.Argument(help='A folder of promotions/, or its name.')],
+def paper(promotion: Annotated[str, typer.Argument(help='A folder under promotions/, or the beginning of its name.')],
           data: Annotated[str | None, typer.Option('--data', metavar='D', help='Other bars than those it was promoted on.')] = None,
-          bars: Annotated[int, typer.Option(help='How many of the last bars to trade through.', min=2)] = 300,
+          bars: Annotated[int, typer.Option(help='How many bars to trade, the last ones.', min=2)] = 300,
           account: Annotated[str | None, typer.Option(help='The paper account; a new one if not given.')] = None,
           allow_gaps: AllowGaps = False, as_json: Json = False):
     "Trade a promotion on paper: unmodified ccxt, the local exchange, journalled orders. Ends with 1 if replay disagrees."
@@ -55,15 +55,15 @@ def _status_text(found: dict) -> str:
 
 
 @app.command()
-def orders(limit: Annotated[int, typer.Option(help='The newest so many.', min=1)] = 20, as_json: Json = False):
+def orders(limit: Annotated[int, typer.Option(help='How many to show.', min=1)] = 20, as_json: Json = False):
     "The orders in the journal, newest first."
     from production.control import order_report
     rows = order_report(settings(), limit)
     answer(dict(orders=rows), as_json, lambda: table(rows, 'no orders yet'))
 
 
-Who = Annotated[str, typer.Option(help='Who says so.')]
-Why = Annotated[str, typer.Option(help='Why.')]
+Who = Annotated[str, typer.Option(help='Who decides this, for the record.')]
+Why = Annotated[str, typer.Option(help='The reason, for the record.')]
 DryRun = Annotated[bool, typer.Option('--dry-run', help='Show what would be done, and do nothing.')]
 
 

@@ -186,9 +186,9 @@ def numbered(clock, market: str, repeats: int, engine: str, bare: bool, bars: in
     return found
 
 
-def whole(clock, **asked) -> dict:
+def whole(clock, market: str, repeats: int, engine: str, bare: bool, bars: int | None = None) -> dict:
     "From bars to every number; a lap each time."
-    return numbered(clock, **asked, averaged=False)
+    return numbered(clock, market, repeats, engine, bare, bars, averaged=False)
 
 
 def crossed(clock, market: str, engine: str, bars: int | None = None) -> dict:

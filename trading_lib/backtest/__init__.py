@@ -8,17 +8,18 @@ __all__ = []
 # %% ../../nbs/07_backtest/00_backtest.ipynb #629c397d
 import lazy_loader
 
-# %% ../../nbs/07_backtest/00_backtest.ipynb #02c1b65b
+# %% ../../nbs/07_backtest/00_backtest.ipynb #7961eafa
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     kernel=['simulate', 'Simulation'],
-    vectorised=['simulate_vectorbt', 'portfolio'],
-    replay=['replay_venue', 'VenueReplay', 'Decision', 'replay_orders', 'OrdersReplay'],
+    vectorised=['simulate_vectorbt', 'portfolio', 'NotExpressible'],
+    replay=['replay_venue', 'VenueReplay', 'Decision', 'replay_orders', 'OrdersReplay', 'OrdersDecision'],
     ledger=['Ledger', 'Trial'],
     numbers=['METRICS'],
     run=['backtest', 'Backtest'],
     measure=['Prepared'],
     sweep=['grid', 'Sweep'],
     surface=['regions', 'best_region', 'heatmap', 'stability'],
+    scale=['blocks_on'],
     search=['Search', 'work_off', 'read_queue'],
     validation=['walk_forward', 'cross_validate'],
     montecarlo=['monte_carlo'],

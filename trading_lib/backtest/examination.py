@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['Validation', 'validate', 'neighbourhood']
 
-# %% ../../nbs/07_backtest/18_examination.ipynb #469a4574
+# %% ../../nbs/07_backtest/18_examination.ipynb #44538fd2
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from .ledger import Ledger
 from .measure import Prepared
-from .montecarlo import MonteCarlo, monte_carlo
+from .montecarlo import MonteCarlo, check_ahead, check_named, check_paths, check_whole, monte_carlo
 from .run import Backtest, backtest
 from .stress import Stress, around, stress
 from .sweep import _apart, grid
-from .validation import CrossValidation, WalkForward, cross_validate, walk_forward
+from .validation import CrossValidation, WalkForward, check_folds, cross_validate, failure_of, walk_forward
 from ..core.errors import BadInput
 from ..execution.costs import Costs
 from ..market.bars import Sample
@@ -31,25 +31,27 @@ class Validation:
     run: Backtest                      # the set that was examined, on the whole sample
     parts: dict[str, WalkForward | CrossValidation | MonteCarlo | Stress]   # by name
     skipped: dict[str, str]            # what could not be asked of this sample, and why
+    failed: dict[str, str]             # at what the strategy failed, and how
     trials: int | None                 # distinct trials of this strategy so far; None: uncounted
 
     @property
     def sentences(self) -> dict[str, str]:
         "One for each question."
-        return {name: part.sentence for name, part in self.parts.items()} | {name: f'not asked: {why}' for name, why in self.skipped.items()}
+        return {name: part.sentence for name, part in self.parts.items()} | {
+            name: f'not asked: {why}' for name, why in self.skipped.items()} | {name: f'failed: {why}' for name, why in self.failed.items()}
 
     def summary(self) -> dict:
         "What `trading validate --json` prints."
         about = {name: value for name, value in self.run.summary().items() if name not in self.run.metrics and name != 'trials'}
         return about | dict(backtest=self.run.metrics, trials='uncounted' if self.trials is None else self.trials) | {
-            name: part.summary() for name, part in self.parts.items()} | dict(skipped=self.skipped)
+            name: part.summary() for name, part in self.parts.items()} | dict(skipped=self.skipped, failed=self.failed)
 
 # %% ../../nbs/07_backtest/18_examination.ipynb #2a6a1d72
 def validate(
     strategy: Strategy | Callable | str,    # a marked function, or the name of one
     sample: Sample,
     ranges: Mapping[str, str | Iterable] | None = None,   # as for `sweep`; what is not named keeps its default
-    params: dict | None = None,             # the set to resample and strain; the one chosen last if not given
+    params: dict | None = None,             # the set to resample and stress; the one chosen last if not given
     costs: Costs = Costs(),
     cash: float = 10_000.,                  # initial equity, in the quote asset
     stops: Stops = Stops(),
@@ -57,24 +59,24 @@ def validate(
     feeds: Mapping[str, Feed] | None = None,
     folds: int = 6,                         # tests of walking forward
     paths: int = 10_000,                    # of each resampling
-    ahead: int | None = None,               # bars to look ahead; a year of them, or as many as there are, if not given
+    ahead: int | None = None,               # bars to look ahead, from 2 to ten years of them; a year, or as many as there are, if not given
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
     cv_folds: int = 10,                     # folds of cross-validation, of which three are tested together
 ) -> Validation:
-    "Walking forward, cross-validation, Monte Carlo and stress; raises `BadInput` for bad ranges and numbers."
+    "Walking forward, cross-validation, Monte Carlo and stress; raises `BadInput` for bad ranges and numbers, and where the chosen set fails on the sample."
+    check_named(ranges=ranges, params=params)
     terms, about = dict(costs=costs, cash=cash, stops=stops, ledger=ledger, feeds=feeds), Prepared(strategy, sample, costs, cash, stops, feeds)
-    if folds < 2: raise BadInput(f'folds was {folds}; one test says nothing of the next, take at least 2')
-    if paths < 100: raise BadInput(f'paths was {paths}; take at least 100, and 10,000 for a number to quote')
+    check_folds(folds); check_paths(paths, seed); check_ahead(ahead, about.bars_per_year); check_whole(cv_folds=cv_folds)   # else each part would be left out
     params, sets = params and about.strategy.check(params), grid(about.strategy, ranges or {})
     if len(sets) == 1:
         own, own_stops = _apart(about, sets[0])
         params, terms['stops'] = params or own, own_stops or stops
         ranges = neighbourhood(about.strategy, params)
-    parts, skipped = {}, {}
+    parts, skipped, failed = {}, {}, {}
     def ask(name, question):
         try: parts[name] = question(progress=lambda done, total: progress(name.replace('_', ' '), done, total))
-        except BadInput as error: skipped[name] = str(error)
+        except BadInput as error: (failed if failure_of(about.strategy, error) else skipped)[name] = str(error)
     ask('walk_forward', partial(walk_forward, strategy, sample, ranges, folds, **terms))
     ask('cross_validation', partial(cross_validate, strategy, sample, ranges, cv_folds, **terms))
     if params is None:
@@ -86,7 +88,7 @@ def validate(
                           prices=dict(kind='prices', ahead=ahead or year)).items():
         ask(name, partial(monte_carlo, run, paths=paths, seed=seed, **how))
     ask('stress', partial(stress, strategy, sample, params, seed=seed, **terms))
-    return Validation(run, parts, skipped, None if ledger is None else ledger.count(about.strategy.name))
+    return Validation(run, parts, skipped, failed, None if ledger is None else ledger.count(about.strategy.name))
 
 # %% ../../nbs/07_backtest/18_examination.ipynb #32ed0446
 def neighbourhood(

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['POSITION', 'ENTRY', 'BEST', 'WANTED', 'NEEDED', 'VALUE', 'BEGAN', 'SEEN', 'TOUCHED', 'REASON', 'TURN', 'TARGET',
            'STOP_LOSS', 'TAKE_PROFIT', 'TRAILING_STOP', 'TIME_STOP', 'FUNDING', 'REASONS', 'BAR', 'SYMBOL', 'QUANTITY',
-           'PRICE', 'FEE', 'WHY', 'CASH', 'FILL_COLUMNS', 'happened', 'curves_of', 'Simulation', 'simulate']
+           'PRICE', 'FEE', 'WHY', 'CASH', 'FILL_COLUMNS', 'check_target', 'simulate_events', 'curves_of', 'Simulation',
+           'simulate']
 
 # %% ../../nbs/07_backtest/01_kernel.ipynb #cb6cb9ce
 import inspect
@@ -116,9 +117,11 @@ def _funding(open_, rates, trades, t):
 @numba.njit(inline='always')
 def _ruin(close, trades, cash, t, end):
     "The first bar from `t` on with nothing left at its close, `end` if there is none."
-    safe, long = cash >= 0, cash > 0
-    for s in range(len(trades)): safe, long = safe and trades[s, POSITION] >= 0, long or trades[s, POSITION] > 0
-    if safe and long: return end
+    owes_nothing, owns_something = cash >= 0, cash > 0
+    for s in range(len(trades)):
+        owes_nothing = owes_nothing and trades[s, POSITION] >= 0
+        owns_something = owns_something or trades[s, POSITION] > 0
+    if owes_nothing and owns_something: return end
     while t < end and _equity(close, trades, cash, t) > 0: t += 1
     return t
 
@@ -236,23 +239,35 @@ def _prices(bars: pd.DataFrame) -> list[np.ndarray]:
     for each in found: each.flags.writeable = False   # one kind of array, one compiled loop
     return found
 
-def _checked(target: pd.Series | pd.DataFrame | np.ndarray, close: pd.Series | pd.DataFrame) -> np.ndarray:
-    "A target as an array; raises `BadInput` where it is not one number a close."
+def check_target(
+    target: pd.Series | pd.DataFrame | np.ndarray,   # exposure at each close; a column a symbol where there are several
+    close: pd.Series | pd.DataFrame,                 # the closes it belongs to
+) -> np.ndarray:                                     # its values
+    "A target as an array; raises `BadInput` where it is not one share of equity in [-1, 1] for each close, in their order."
     values = np.asarray(target)
     if values.shape != close.shape:
         raise BadInput(f'the target has {values.shape} values and the bars have {close.shape} closes; give one exposure a close')
-    if values.dtype.kind == 'f' and np.isnan(values).any():
-        raise BadInput('the target is NaN somewhere; say 0 for flat, and repeat what should stay')
+    if isinstance(target, (pd.Series, pd.DataFrame)) and not target.index.equals(close.index):
+        raise BadInput('the target has other times than the bars; put it on their index')
+    if isinstance(target, pd.DataFrame) and isinstance(close, pd.DataFrame) and list(target) != list(close):
+        raise BadInput(f'the target has the columns {", ".join(map(str, target))} and the symbols are {", ".join(map(str, close))}; put them in that order')
+    if values.dtype.kind not in 'bif': raise BadInput(f'the target is made of {values.dtype}; it must be numbers')
+    if not len(values): return values
+    if values.dtype.kind != 'b' and not (values.min() >= -1 and values.max() <= 1):
+        if np.isnan(values.astype(float)).any(): raise BadInput('the target is NaN somewhere; say 0 for flat, and repeat what should stay')
+        raise BadInput(f'the target goes from {values.min():g} to {values.max():g}; it is a share of equity in [-1, 1]')
+    if values.ndim > 1 and values.shape[1] > 1 and (most := np.abs(values).sum(axis=1).max()) > 1 + 1e-9:
+        raise BadInput(f'the targets of one bar sum to {most:g} without signs; they are shares of one equity, 1 at most')
     return values
 
-def happened(
-    prices: list[np.ndarray],                 # as `_prices` gives them
-    decisions: tuple[np.ndarray, np.ndarray],  # as `_decisions` gives them
+def simulate_events(
+    prices: list[np.ndarray],                  # open, high, low, close and funding as (symbols, bars), and where it is due: from `_prices`
+    decisions: tuple[np.ndarray, np.ndarray],  # bars and levels, (changes,) and (changes, symbols): from `_decisions`
     costs: Costs,
-    cash: float,
+    cash: float,                               # initial equity, in the quote asset, above 0
     stops: Stops,
-) -> tuple[np.ndarray, int]:                  # events, and the bar of ruin; the number of bars where there was none
-    "What followed from the decisions."
+) -> tuple[np.ndarray, int]:                   # events, (events, 7), columns BAR to CASH; the bar of ruin, or the number of bars
+    "What followed from the decisions, event by event; raises `BadInput` where `cash` is not above 0."
     if not cash > 0: raise BadInput(f'cash was {cash}; it must be above 0')
     return _loop(*prices, *decisions, float(cash), costs.fee, costs.slippage, *_limits(stops))
 
@@ -281,8 +296,8 @@ def _curves(close, events, ruin, cash, curves):
 
 def curves_of(
     close: np.ndarray,     # (symbols, bars)
-    events: np.ndarray,    # as `happened` gives them
-    ruin: int,             # as `happened` gives it
+    events: np.ndarray,    # as `simulate_events` gives them
+    ruin: int,             # as `simulate_events` gives it
     cash: float,           # initial equity, in the quote asset
 ) -> np.ndarray:           # equity, cash, and the position in each symbol at each close, (2 + symbols, bars)
     "The curves of some events."
@@ -312,7 +327,7 @@ def simulate(
 ) -> Simulation:
     "The kernel's answer: what following `target` would have given."
     prices, names = _prices(bars), symbols_of(bars)
-    events, ruin = happened(prices, _decisions(_checked(target, field(bars, 'close'))), costs, cash, stops)
+    events, ruin = simulate_events(prices, _decisions(check_target(target, field(bars, 'close'))), costs, cash, stops)
     equity, left, *positions = curves_of(prices[3], events, ruin, cash)
     series = lambda values, name: pd.Series(values, bars.index, name=name, copy=False)
     position = pd.DataFrame(dict(zip(names, positions, strict=True)), bars.index) if names else series(positions[0], 'position')

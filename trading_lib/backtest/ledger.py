@@ -238,7 +238,7 @@ def _distinct(segments: _Opened, columns: list[str], strategy: str | None = None
 def count(self: Ledger,
     strategy: str,   # its name
 ) -> int:
-    "How many distinct trials of a strategy there were: what a deflated Sharpe ratio has to know."
+    "How many distinct trials of a strategy there were: from how many the best one was picked."
     return sum(len(each) for each in _distinct(self._segments(), ['strategy'], strategy))
 
 # %% ../../nbs/07_backtest/04_ledger.ipynb #ebca244b

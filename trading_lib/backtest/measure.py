@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Declined', 'Prepared']
 
-# %% ../../nbs/07_backtest/07_measure.ipynb #030220c5
+# %% ../../nbs/07_backtest/07_measure.ipynb #a694b5c0
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .kernel import _checked, _decisions, _prices
+from .kernel import _decisions, _prices, check_target
 from .ledger import Trial
 from .numbers import as_metrics, measured
 from ..core.errors import BadInput
@@ -104,7 +104,9 @@ class Prepared:
         feeds: Mapping[str, Feed] | None = None,   # for strategies that need more than prices
     ):
         self.strategy = find(strategy) if isinstance(strategy, str) else describe(strategy)
-        if not cash > 0: raise BadInput(f'cash was {cash}; it must be above 0')
+        if not 0 < cash <= 1e15: raise BadInput(f'cash was {cash}; it must be above 0 and at most 1e15')
+        if sample.bars.empty: raise BadInput(f'{sample.symbol}: there is no bar in it')
+        if not isinstance(stops, Stops): raise BadInput(f'stops was {stops!r}; give Stops(stop_loss=…)')
         self.sample, self.costs, self.cash, self.stops = sample, costs, float(cash), stops
         self.feeds = {need: feed for need, feed in (feeds or {}).items() if need in self.strategy.needs}
         self.bars = with_needs(self.strategy, sample.bars, self.feeds)
@@ -147,7 +149,7 @@ def metrics(self: Prepared,
 ) -> dict:                          # METRICS; None where undefined
     "The numbers of following a target."
     self._window(start, end)
-    return as_metrics(self._row(_decisions(_checked(target, self.close)[start:end]), stops, costs, start, end))
+    return as_metrics(self._row(_decisions(check_target(target, self.close)[start:end]), stops, costs, start, end))
 
 @patch
 def _row(

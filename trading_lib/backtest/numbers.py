@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['COUNT', 'MEAN', 'SPREAD', 'LOSSES', 'EQUITIES', 'HELD', 'PEAK', 'TROUGH', 'DEEPEST', 'SINCE', 'LONGEST', 'STILL',
            'AT_ONCE', 'SIDE', 'AMOUNT', 'GOT', 'SPENT', 'FEES', 'LARGEST', 'CLOSED', 'WINS', 'WON', 'LOST', 'GAINED',
-           'DUST', 'METRICS', 'COUNTS', 'measured', 'as_metrics', 'check_metric']
+           'DUST', 'COUNTS', 'BETTER', 'LOSSLESS', 'measured', 'as_metrics', 'check_metric', 'sign_of', 'fold_value']
 
-# %% ../../nbs/07_backtest/05_numbers.ipynb #46c1cf83
+# %% ../../nbs/07_backtest/05_numbers.ipynb #c320d12c
 import inspect
 import math
 
@@ -15,9 +15,10 @@ import numba
 import numpy as np
 
 from . import kernel
-from .kernel import BAR, CASH, FEE, FUNDING, PRICE, QUANTITY, SYMBOL, WHY, happened
+from .kernel import BAR, CASH, FEE, FUNDING, PRICE, QUANTITY, SYMBOL, WHY, simulate_events
 from ..core import metrics as words
 from ..core.errors import BadInput, did_you_mean
+from ..core.metrics import METRICS
 from ..execution import costs as shared
 from ..execution.costs import Costs
 from ..risk.stops import Stops
@@ -162,8 +163,6 @@ def _walk(close, events, ruin, cash, curve, over, flows, basket):
     return running, equity
 
 # %% ../../nbs/07_backtest/05_numbers.ipynb #fb82a922
-METRICS = ['initial_equity', 'final_equity', 'total_return', 'benchmark_return', 'sharpe', 'sortino', 'calmar', 'max_drawdown', 'trades',
-           'win_rate', 'profit_factor', 'fees_paid', 'turnover', 'exposure', 'expectancy', 'longest_drawdown', 'funding_paid']
 COUNTS = ['trades', 'longest_drawdown']   # those that are whole numbers
 
 @numba.njit
@@ -218,7 +217,7 @@ def measured(
     per_year: float,                           # bars in a year
 ) -> np.ndarray:                               # a value for each of METRICS, NaN where undefined
     "What followed from the decisions, in numbers."
-    events, ruin = happened(prices, decisions, costs, cash, stops)
+    events, ruin = simulate_events(prices, decisions, costs, cash, stops)
     return _numbers(prices[3], events, ruin, float(cash), per_year, None if len(prices[3]) == 1 else np.empty((2, AT_ONCE)))
 
 def as_metrics(
@@ -228,8 +227,34 @@ def as_metrics(
     said = {name: None if math.isnan(value) else value for name, value in zip(METRICS, row.tolist(), strict=True)}
     return said | {name: int(said[name]) for name in COUNTS}
 
+# %% ../../nbs/07_backtest/05_numbers.ipynb #ae06a052
+_MORE = 'final_equity total_return sharpe sortino calmar max_drawdown win_rate profit_factor expectancy'
+_LESS = 'longest_drawdown trades turnover exposure fees_paid funding_paid'
+BETTER = dict.fromkeys(_MORE.split(), 'maximize') | dict.fromkeys(_LESS.split(), 'minimize')
+
 def check_metric(
-    by: str,   # one of METRICS
+    by: str,   # one of BETTER
 ):
-    "Refuse a number that no row has."
+    "Refuse a metric that no row has, and one of which there is no best."
     if by not in METRICS: raise BadInput(f'there is no metric {by}{did_you_mean(by, METRICS)}')
+    if by not in BETTER: raise BadInput(f'there is no best {by}, because no parameter changes it; take one of {", ".join(BETTER)}')
+
+def sign_of(
+    by: str,   # one of BETTER
+) -> int:      # 1 where more is better, -1 where less is
+    "What to multiply a metric with, so that more is better; raises `BadInput` as `check_metric` does."
+    check_metric(by)
+    return 1 if BETTER[by] == 'maximize' else -1
+
+# %% ../../nbs/07_backtest/05_numbers.ipynb #ca902d9e
+LOSSLESS = 10.   # what a gain without a loss is worth
+
+def fold_value(
+    metrics: dict,   # of a fold, as `as_metrics` gives them
+    by: str,         # one of METRICS
+) -> float:          # never undefined
+    "A metric as one of several that are averaged; the ratios to losses end at LOSSLESS."
+    value = metrics[by]
+    if by not in ('sortino', 'calmar', 'profit_factor'): return float(value or 0.)
+    if value is None: return LOSSLESS if metrics['total_return'] > 0 else 0.
+    return min(float(value), LOSSLESS)

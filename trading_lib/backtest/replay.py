@@ -5,23 +5,24 @@
 # %% auto #0
 __all__ = ['replay', 'Decision', 'VenueReplay', 'replay_venue', 'OrdersDecision', 'OrdersReplay', 'replay_orders']
 
-# %% ../../nbs/07_backtest/03_replay.ipynb #4018c8e8
+# %% ../../nbs/07_backtest/03_replay.ipynb #92b4dada
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from dataclasses import field as default
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .kernel import FILL_COLUMNS, Simulation
+from .kernel import FILL_COLUMNS, Simulation, check_target
 from ..core.errors import BadInput, TradingError
 from ..core.money import money
 from ..execution.costs import Costs
 from ..execution.matching import Bar, Exchange, MarketRules
 from ..execution.orders import SIGN, Fill, Number, Order, OrderState
 from ..execution.plan import Account, Filled, Planned, Resting, Skip, Wish, in_floats, legal, plan_order, reconcile
-from ..market.bars import OHLCV, stamp, symbols_of
+from ..market.bars import OHLCV, field, stamp, symbols_of
 from ..risk.stops import Stops
 from ..strategies.contract import Strategy, describe
 
@@ -107,32 +108,34 @@ def replay(
     if not cash > 0: raise BadInput(f'cash was {cash}; it must be above 0')
     tables = {symbol: bars[symbol] for symbol in symbols_of(bars)} or {'ASSET': bars}
     rules = {symbol: MarketRules(symbol, f'{symbol} held', _CASH, fee=float(costs.fee), margin=True) for symbol in tables}
-    venue, ours = Exchange(rules, {_CASH: float(cash)}, float(costs.slippage)), [_Follower(symbol, stops) for symbol in tables]
+    exposures_of = check_target(target, field(bars, 'close')).astype(float).reshape(len(bars), -1).tolist()
+    venue, followers = Exchange(rules, {_CASH: float(cash)}, float(costs.slippage)), [_Follower(symbol, stops) for symbol in tables]
     feed = zip(*(map(Bar, *(table[name].tolist() for name in OHLCV)) for table in tables.values()), strict=True)
     rates, guarded = _rates(tables), bool(stops.stop_loss or stops.take_profit or stops.trailing_stop)
-    books, flows, orders, wanted, told = [], np.zeros(len(bars)), [], [0.] * len(ours), 0
-    for t, (row, exposures) in enumerate(zip(feed, np.asarray(target, float).reshape(len(bars), -1).tolist(), strict=True)):
-        each = list(zip(ours, row, strict=True))
-        for f, bar in each: venue.open_bar(f.symbol, t, bar.open)
+    books, flows, orders, wanted, fills_seen = [], np.zeros(len(bars)), [], [0.] * len(followers), 0
+    for t, (row, exposures) in enumerate(zip(feed, exposures_of, strict=True)):
+        each = list(zip(followers, row, strict=True))
+        for follower, bar in each: venue.open_bar(follower.symbol, t, bar.open)
         if rates is not None: flows[t] = _charged(venue, each, rates[t])
         for _, order in orders: venue.place(order)
-        if len(venue.trades) > told: told = _tell(ours, venue, told)
-        for f, bar in each:
-            if guarded: f.protect(venue, t)
-            venue.close_bar(f.symbol, bar)
-        if len(venue.trades) > told: told = _tell(ours, venue, told)
-        equity = cash = venue.held(_CASH)
-        for f, bar in each: equity += f.position * bar.close
-        books.append((equity, cash, *[f.position for f in ours]))
+        if len(venue.trades) > fills_seen: fills_seen = _tell(followers, venue, fills_seen)
+        for follower, bar in each:
+            if guarded: follower.protect(venue, t)
+            venue.close_bar(follower.symbol, bar)
+        if len(venue.trades) > fills_seen: fills_seen = _tell(followers, venue, fills_seen)
+        equity = left = venue.held(_CASH)
+        for follower, bar in each: equity += follower.position * bar.close
+        books.append((equity, left, *[follower.position for follower in followers]))
         if equity <= 0: break
         orders = []
         if exposures != wanted or stops.time_stop:
-            orders = [due for (f, bar), exposure in zip(each, exposures, strict=True) for due in f.due(exposure, equity, bar.close, t + 1)]
+            orders = [due for (follower, bar), exposure in zip(each, exposures, strict=True)
+                      for due in follower.due(exposure, equity, bar.close, t + 1)]
             orders.sort(key=lambda due: due[0])
             wanted = exposures
         if guarded:
-            for f, bar in each: f.saw(bar)
-    fills = [(f.time, SIGN[f.side], f.quantity, f.price, f.fee, f.client_id.split()[0], f.symbol) for f in venue.trades]
+            for follower, bar in each: follower.saw(bar)
+    fills = [(fill.time, SIGN[fill.side], fill.quantity, fill.price, fill.fee, fill.client_id.split()[0], fill.symbol) for fill in venue.trades]
     return _simulation(bars, np.array(books), flows, fills)
 
 # %% ../../nbs/07_backtest/03_replay.ipynb #046bea61
@@ -143,13 +146,13 @@ def _rates(tables: dict[str, pd.DataFrame]) -> list | None:
 
 def _charged(venue: Exchange, each: list[tuple[_Follower, Bar]], rates: list[float]) -> float:
     "Funding received at the opening of a bar, below 0 where paid, and booked."
-    received = 0. - sum(f.position * bar.open * rate for (f, bar), rate in zip(each, rates, strict=True))
+    received = 0. - sum(follower.position * bar.open * rate for (follower, bar), rate in zip(each, rates, strict=True))
     if received: venue.book(_CASH, received)
     return received
 
-def _tell(ours: list[_Follower], venue: Exchange, told: int) -> int:
-    "Hand the followers the fills after the first `told`; how many there are now."
-    for fill in venue.trades[told:]: next(f for f in ours if f.symbol == fill.symbol).note(fill)
+def _tell(followers: list[_Follower], venue: Exchange, fills_seen: int) -> int:
+    "Hand the followers the fills after the first `fills_seen`; how many there are now."
+    for fill in venue.trades[fills_seen:]: next(follower for follower in followers if follower.symbol == fill.symbol).note(fill)
     return len(venue.trades)
 
 def _simulation(bars: pd.DataFrame, books: np.ndarray, flows: np.ndarray, fills: list[tuple]) -> Simulation:
@@ -229,11 +232,12 @@ def replay_venue(
     if window < 1: raise BadInput(f'window was {window}; at least one bar has to be shown')
     venue = Exchange({rules.symbol: rules}, {rules.quote: money(cash), rules.base: Decimal(0)}, money(slippage))
     wanted, decisions = 0., []
+    times, rows = list(bars.index), bars[OHLCV].to_numpy(float).tolist()
     for t in range(start, len(bars)):
-        bar = Bar(*map(money, bars[OHLCV].iloc[t].tolist()))
+        bar = Bar(*map(money, rows[t]))
         venue.close_bar(rules.symbol, bar)
-        books = bars.index[t], bar.close, venue.held(rules.quote), venue.held(rules.base)
-        if t + 1 < len(bars): venue.open_bar(rules.symbol, bars.index[t + 1], money(float(bars.open.iloc[t + 1])))
+        books = times[t], bar.close, venue.held(rules.quote), venue.held(rules.base)
+        if t + 1 < len(bars): venue.open_bar(rules.symbol, times[t + 1], money(rows[t + 1][0]))
         else: venue.close_market(rules.symbol)
         decisions.append(_decided(decide, bars.iloc[max(0, t + 1 - window):t + 1], wanted, books, rules, buffer, venue))
         wanted = wanted if decisions[-1].target is None else decisions[-1].target
@@ -260,7 +264,7 @@ class OrdersDecision:
     state: object                           # plain JSON, handed in at the next bar
     placed: tuple[Wish, ...] = ()           # what was sent to the venue
     canceled: tuple[str, ...] = ()          # names of what rested until then
-    skipped: dict[str, str] = field(default_factory=dict)   # name → why it was not sent, or what the venue said to it
+    skipped: dict[str, str] = default(default_factory=dict)   # name → why it was not sent, or what the venue said to it
 
 @dataclass(frozen=True, eq=False)
 class OrdersReplay:
@@ -281,7 +285,7 @@ class OrdersReplay:
 class _Desk:
     "Our side of one market: what rests there, by name."
     def __init__(self, venue: Exchange, rules: MarketRules, account: Account):
-        self.venue, self.rules, self.told, self.there = venue, rules, 0, {}
+        self.venue, self.rules, self.fills_seen, self.there = venue, rules, 0, {}
         for r in account.orders: self.there[r.wish.name] = (r.wish, venue.adopt(self._order(r.wish), r.filled).id)
 
     def _order(self, wish: Wish, time: str = '') -> Order:
@@ -291,7 +295,7 @@ class _Desk:
         "The books at a close, and what was filled since this was asked last."
         self.there = {name: held for name, held in self.there.items() if not self.venue.orders[held[1]].done}
         orders = tuple(Resting(wish, self.venue.orders[id].filled) for wish, id in self.there.values())
-        new, self.told = self.venue.trades[self.told:], len(self.venue.trades)
+        new, self.fills_seen = self.venue.trades[self.fills_seen:], len(self.venue.trades)
         fills = tuple(Filled(_name(f), f.side, f.quantity, f.price, _in_quote(f, self.rules)) for f in new)
         cash, position = self.venue.held(self.rules.quote), self.venue.held(self.rules.base)
         return Account(cash, position, cash + position * close, orders, fills)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ENGINES', 'engine', 'Backtest', 'backtest', 'trial_of']
 
-# %% ../../nbs/07_backtest/06_run.ipynb #7d17a9c9
+# %% ../../nbs/07_backtest/06_run.ipynb #53d568f9
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as default
@@ -13,8 +13,9 @@ from functools import cached_property
 from importlib import import_module
 
 import pandas as pd
+from fastcore.basics import patch
 
-from .kernel import Simulation, _checked, _decisions, _prices
+from .kernel import Simulation, _decisions, _prices, check_target
 from .ledger import Ledger, Trial
 from .numbers import as_metrics, measured
 from ..core.errors import BadInput, did_you_mean
@@ -71,7 +72,7 @@ class Backtest:
         "The numbers that people compare, under the names of METRICS."
         per_year = bars_per_year(self.sample.timeframe)
         if self.engine == 'kernel':
-            decisions = _decisions(_checked(self.target, self.close))
+            decisions = _decisions(check_target(self.target, self.close))
             return as_metrics(measured(_prices(self.bars), decisions, self.costs, self.cash, self.stops, per_year))
         run = self.simulation
         return headline(run.equity, run.position, self.close, run.fills, per_year, run.funding)
@@ -96,20 +97,23 @@ class Backtest:
         lessons = [feed.knows_until for feed in self.feeds.values() if feed.knows_until and utc(feed.knows_until) > self.bars.index[0]]
         return max(lessons, key=utc, default=None)
 
-    def summary(self) -> dict:
-        "What `trading backtest --json` prints. Fractions; drawdowns never above 0; undefined is None."
-        about = dict(strategy=self.strategy.name, params=self.params, symbol=self.sample.symbol, timeframe=self.sample.timeframe,
-                     bars=len(self.bars), start=self.bars.index[0].isoformat(), end=self.bars.index[-1].isoformat(),
-                     data_fingerprint=self.sample.fingerprint, engine=self.engine)
-        if self.stops: about['stops'] = self.stops.json()
-        return about | self.metrics | dict(trials='uncounted' if self.trials is None else self.trials)
+# %% ../../nbs/07_backtest/06_run.ipynb #f5f89edf
+@patch
+def summary(self: Backtest) -> dict:
+    "What `trading backtest --json` prints. Fractions; drawdowns never above 0; undefined is None."
+    about = dict(strategy=self.strategy.name, params=self.params, symbol=self.sample.symbol, timeframe=self.sample.timeframe,
+                 bars=len(self.bars), start=self.bars.index[0].isoformat(), end=self.bars.index[-1].isoformat(),
+                 data_fingerprint=self.sample.fingerprint, engine=self.engine)
+    if self.stops: about['stops'] = self.stops.json()
+    return about | self.metrics | dict(trials='uncounted' if self.trials is None else self.trials)
 
-    def table(self) -> pd.DataFrame:
-        "Bar by bar: equity, cash, and of each symbol position, target and close."
-        run = self.simulation
-        by = dict(position=run.position, target=self.target, close=self.close)
-        if names := symbols_of(self.bars): by = {f'{what} {name}': frame[name] for what, frame in by.items() for name in names}
-        return pd.DataFrame(dict(equity=run.equity, cash=run.cash) | by)
+@patch
+def table(self: Backtest) -> pd.DataFrame:
+    "Bar by bar: equity, cash, and of each symbol position, target and close."
+    run = self.simulation
+    by = dict(position=run.position, target=self.target, close=self.close)
+    if names := symbols_of(self.bars): by = {f'{what} {name}': frame[name] for what, frame in by.items() for name in names}
+    return pd.DataFrame(dict(equity=run.equity, cash=run.cash) | by)
 
 # %% ../../nbs/07_backtest/06_run.ipynb #d9935781
 def backtest(
@@ -128,7 +132,9 @@ def backtest(
     chosen = strategy.check(params)
     read = {need: feed for need, feed in (feeds or {}).items() if need in strategy.needs}
     name = _engine_for(strategy, engine_name, stops)
-    if not cash > 0: raise BadInput(f'cash was {cash}; it must be above 0')
+    if not 0 < cash <= 1e15: raise BadInput(f'cash was {cash}; it must be above 0 and at most 1e15')
+    if sample.bars.empty: raise BadInput(f'{sample.symbol}: there is no bar in it')
+    if not isinstance(stops, Stops): raise BadInput(f'stops was {stops!r}; give Stops(stop_loss=…)')
     done = Backtest(strategy, chosen, sample, costs, cash, name, with_needs(strategy, sample.bars, read), read, stops).asked()
     if ledger is not None:
         ledger.record([trial_of(done)])

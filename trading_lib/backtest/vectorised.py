@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['portfolio', 'NotExpressible', 'simulate_vectorbt']
 
-# %% ../../nbs/07_backtest/02_vectorised.ipynb #d95c2408
+# %% ../../nbs/07_backtest/02_vectorised.ipynb #f8541677
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from .kernel import FILL_COLUMNS, Simulation
+from .kernel import FILL_COLUMNS, Simulation, check_target
 from ..core.errors import BadInput
 from ..core.time import timeframe_delta
 from ..execution.costs import Costs
@@ -115,7 +115,7 @@ def _due(desk: _Desk, row: int, now: list[float], before: list[float], equity: f
 def _end(desk: _Desk, column: int, stops: Stops, open_: float, high: float, low: float) -> tuple[float, str] | None:
     "The price at which this bar ends a trade, before slippage, and why; None if it goes on."
     side, entry = 1 if desk.position[column] > 0 else -1, desk.entry[column]
-    away = lambda price, share, side: price * (1 + side * share) if share else side * np.inf   # no stop is one that no price reaches
+    away = lambda price, share, way: price * (1 + way * share) if share else way * np.inf   # no stop is one that no price reaches
     fixed, trailing, goal = away(entry, stops.stop_loss, -side), away(desk.best[column], stops.trailing_stop, -side), away(entry, stops.take_profit, side)
     stop, why = (trailing, 'trailing_stop') if side * trailing > side * fixed else (fixed, 'stop_loss')
     worst, best = (low, high) if side > 0 else (high, low)
@@ -133,6 +133,7 @@ def simulate_vectorbt(
     stops: Stops = Stops(),
 ) -> Simulation:
     "vectorbt's answer: what following `target` would have given."
+    check_target(target, field(bars, 'close'))
     pf, reasons = _run(bars, target, costs, cash, stops)
     equity, left, position, orders = pf.value().rename('equity'), pf.cash().rename('cash'), pf.assets(), pf.orders.values
     fills = pd.DataFrame(dict(time=bars.index[orders['idx']], side=1 - 2 * orders['side'].astype(int), quantity=orders['size'], price=orders['price'],

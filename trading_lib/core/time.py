@@ -18,6 +18,7 @@ def utc(
 ) -> pd.Timestamp:            # aware, in UTC
     "The moment, in UTC; raises `BadInput` for what is no moment."
     try:
+        if isinstance(moment, str) and re.match(r'\s*\d{1,2}[/.-]\d{1,2}[/.-]\d', moment): raise ValueError('a day or a month?')
         if isinstance(moment, (int, float)): moment = pd.Timestamp(int(moment), unit=epoch_unit(moment))
         at = pd.Timestamp(moment)
         if at is pd.NaT: raise ValueError

@@ -8,10 +8,10 @@ __all__ = []
 # %% ../../nbs/02_execution/00_execution.ipynb #a0070e7e
 import lazy_loader
 
-# %% ../../nbs/02_execution/00_execution.ipynb #708ad3ec
+# %% ../../nbs/02_execution/00_execution.ipynb #fe619e23
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     orders=['Order', 'Fill', 'OrderState', 'advance'],
     costs=['Costs', 'fill_price', 'fee_of', 'affordable'],
     matching=['Exchange', 'MarketRules', 'spot_rules', 'split_symbol'],
-    plan=['plan_order', 'Planned', 'Skip', 'Wish', 'Account', 'reconcile'],
+    plan=['plan_order', 'Planned', 'Skip', 'Wish', 'Account', 'Resting', 'Filled', 'legal', 'reconcile'],
 ))

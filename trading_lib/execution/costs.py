@@ -14,12 +14,13 @@ from ..core.errors import BadInput
 @dataclass(frozen=True)
 class Costs:
     "What trading costs, in basis points of notional."
-    fee_bps: float = 10.        # the venue's taker fee; 10 is Binance spot without discounts
-    slippage_bps: float = 0.    # how much worse than the open a market order fills
+    fee_bps: float = 10.        # the venue's taker fee, charged to every fill; 10 is Binance spot without discounts
+    slippage_bps: float = 0.    # how much worse than the open a market order fills: half the spread and the impact
 
     def __post_init__(self):
         for name, value in (('fee_bps', self.fee_bps), ('slippage_bps', self.slippage_bps)):
             if not 0 <= value < 10_000: raise BadInput(f'{name} was {value}; it must be between 0 and 10000 basis points')
+            object.__setattr__(self, name, value + type(value)(0))   # -0 is 0
 
     @property
     def fee(self): return self.fee_bps / 1e4

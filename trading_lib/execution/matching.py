@@ -125,18 +125,24 @@ def close_market(self: Exchange, symbol: str):
     "No price from now on: new orders are refused until the next `open_bar`."
     self.prices.pop(symbol, None)
 
-# %% ../../nbs/02_execution/03_matching.ipynb #3d37be88
+# %% ../../nbs/02_execution/03_matching.ipynb #4bada1de
+@patch
+def _fee(self: Exchange, order: Order, quantity: Number, price: Number) -> tuple[str, Number]:
+    "In which asset a fill is charged, and how much."
+    rules = self.rules[order.symbol]
+    if order.side == 'buy' and rules.fee_in == 'received': return rules.base, floor_to(quantity * rules.fee, rules.unit)
+    return rules.quote, floor_to(fee_of(quantity, price, rules.fee), rules.unit)
+
 @patch
 def _trade(self: Exchange, state: OrderState, quantity: Number, price: Number, time: object) -> OrderState:
     "Settle one fill."
     order, rules = state.order, self.rules[state.order.symbol]
     sign, notional = SIGN[order.side], quantity * price
-    in_base = sign > 0 and rules.fee_in == 'received'
-    fee = floor_to(quantity * rules.fee if in_base else fee_of(quantity, price, rules.fee), rules.unit)
-    self.free[rules.base] += sign * quantity - (fee if in_base else 0)
-    self.free[rules.quote] = self.free[rules.quote] - sign * notional - (0 if in_base else fee)
-    fill = Fill(order.client_id, len(self.trades) + 1, order.symbol, order.side, quantity, price, fee,
-                rules.base if in_base else rules.quote, time)
+    asset, fee = self._fee(order, quantity, price)
+    self.free[rules.base] += sign * quantity - (fee if asset == rules.base else 0)
+    self.free[rules.quote] = self.free[rules.quote] - sign * notional - (fee if asset == rules.quote else 0)
+    if asset not in (rules.base, rules.quote): self.free[asset] -= fee
+    fill = Fill(order.client_id, len(self.trades) + 1, order.symbol, order.side, quantity, price, fee, asset, time)
     self.trades.append(fill)
     return advance(state, fills=[fill], updated=time)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OHLCV', 'TIME_NAMES', 'check_bars', 'stamp', 'moments', 'numbers', 'tidy', 'step_of', 'timeframe_of', 'gaps',
            'fingerprint', 'symbols_of', 'Sample', 'resample', 'closes_at', 'join_known', 'field', 'together',
-           'with_funding']
+           'check_rates', 'with_funding']
 
 # %% ../../nbs/01_market/01_bars.ipynb #c3248cb8
 import warnings
@@ -29,6 +29,7 @@ def check_bars(
 ) -> pd.DataFrame:         # the same table
     "The table itself if it keeps every rule; raises `BadInput` naming the first row that breaks one."
     if bars.empty: raise BadInput(f'{name}: there is no bar in it')
+    if not isinstance(bars.index, pd.DatetimeIndex) or str(bars.index.tz) != 'UTC': raise BadInput(f'{name}: bars are indexed by UTC times, these by {bars.index.dtype}')
     step = np.diff(bars.index.asi8)
     for broken, what in ((step == 0, 'appears twice'), (step < 0, 'is out of order')):
         if not broken.any(): continue
@@ -105,8 +106,11 @@ def tidy(
     wanted = list(dict.fromkeys([*OHLCV, *(c.lower() for c in columns)]))
     if missing := [c for c in wanted if c not in frame]:
         raise BadInput(f'{name}: no column {", ".join(missing)}; it has {", ".join(map(str, frame.columns))}')
+    if twice := [c for c in (times, *wanted) if list(frame.columns).count(c) > 1]:
+        raise BadInput(f'{name}: there are two columns called {twice[0]}, apart from capitals and spaces; rename or drop one')
     bars = frame[wanted].set_axis(moments(frame[times], name))
     for column in wanted: bars[column] = numbers(bars[column], f'{name}: {column}')
+    if 'funding' in bars: check_rates(bars.funding, f'{name}: funding')
     return check_bars(bars, name)
 
 # %% ../../nbs/01_market/01_bars.ipynb #9fa7d2d1
@@ -164,6 +168,9 @@ class Sample:
     timeframe: str              # such as '1h'
     source: str                 # the file or store entry it was read from
     synthetic: bool = False     # made up: shown wherever it is drawn
+
+    def __post_init__(self):
+        for name in (symbols_of(self.bars) or [None]) if len(self.bars) else (): check_bars(self.bars if name is None else self.bars[name], name or self.symbol)
 
     @cached_property
     def fingerprint(self) -> str: return fingerprint(self.bars)
@@ -247,21 +254,35 @@ def together(
             raise BadInput(f'{missing} has no bar at {stamp(lone[0])} where {name} has one; leave such times out with --allow-gaps')
     return Sample(bars, '+'.join(names), samples[0].timeframe, ', '.join(s.source for s in samples), any(s.synthetic for s in samples))
 
-# %% ../../nbs/01_market/01_bars.ipynb #061ac43f
+# %% ../../nbs/01_market/01_bars.ipynb #6fdec3a2
+def check_rates(
+    rates: pd.Series,        # funding rates, by time; NaN where nothing fell due
+    where: str = 'funding',  # what to call them in an error
+):
+    "Raises `BadInput` for a rate that cannot be one: a tenth of the position or more."
+    wrong = rates.abs() >= .1
+    if wrong.any(): raise BadInput(f'{where}: the rate was {rates[wrong].iloc[0]:g} at {stamp(rates.index[wrong.argmax()])}; a rate is a fraction, such as 0.0001')
+
 def with_funding(
     bars: pd.DataFrame,                      # a bar table, or one with columns (symbol, field)
     rates: pd.Series | dict[str, pd.Series], # fractions of the position, by the UTC time each fell due; by symbol where there are several
+    allow_gaps: bool = False,                # take rates with holes as they are
 ) -> pd.DataFrame:                           # the bars with a field `funding`: a fraction, 0 where nothing fell due
     "Bars with what holding them cost; raises `BadInput` where the rates do not cover the bars."
     if names := symbols_of(bars):
         if missing := [name for name in names if name not in rates]: raise BadInput(f'{missing[0]} has no funding rates; give them for every symbol')
-        return pd.concat({name: with_funding(bars[name], rates[name]) for name in names}, axis=1, names=['symbol', None])
+        return pd.concat({name: with_funding(bars[name], rates[name], allow_gaps) for name in names}, axis=1, names=['symbol', None])
     rates = rates.sort_index()
     if len(rates) < 2 or not np.isfinite(rates).all(): raise BadInput(f'funding: {len(rates)} rates; give at least two, all finite numbers')
     reach = step_of(rates.index)
     if rates.index[0] > bars.index[0] + reach or rates.index[-1] < bars.index[-1] - reach:
         raise BadInput(f'funding covers {stamp(rates.index[0])} to {stamp(rates.index[-1])} and the bars {stamp(bars.index[0])} to {stamp(bars.index[-1])}; '
                        'cut the bars with --start and --end, or give all the rates')
+    due = rates.index[(rates.index > bars.index[0]) & (rates.index < bars.index[-1])]
+    late = np.diff(due) > 1.5 * max(reach, pd.Timedelta('8h'))   # venues charge every eight hours, or more often
+    if late.any() and not allow_gaps:
+        raise BadInput(f'funding: no rate fell due between {stamp(due[late.argmax()])} and {stamp(due[late.argmax() + 1])}; '
+                       'give all the rates, or take them as they are with --allow-gaps')
     open_ = bars.index.searchsorted(rates.index, side='left')   # the first open at or after each
     inside = (open_ > 0) & (open_ < len(bars))                  # nothing is held before the first
     return bars.assign(funding=np.bincount(open_[inside], rates.to_numpy(float)[inside], len(bars)))

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['TIME_NAMES', 'RATE_NAMES', 'load_funding']
 
-# %% ../../nbs/01_market/06_funding.ipynb #28eb22b3
+# %% ../../nbs/01_market/06_funding.ipynb #8be0038c
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..core.errors import BadInput
-from .bars import moments, numbers, stamp
+from .bars import check_rates, moments, numbers, stamp
 from .store import read_table, rows_of
 
 # %% ../../nbs/01_market/06_funding.ipynb #62b8b733
@@ -31,6 +31,9 @@ def load_funding(
     for name, names, what in zip(found, (TIME_NAMES, RATE_NAMES), ('time', 'rate'), strict=True):
         if name is None: raise BadInput(f'{path}: no column of the funding {what} among {", ".join(columns)}; name it {names[0]}')
     rates = numbers(table[found[1]].set_axis(moments(table[found[0]], str(path))), f'{path}: {found[1]}').rename('rate')
-    wrong = ~(rates.abs() < .1)
-    if wrong.any(): raise BadInput(f'{path}: the rate was {rates[wrong].iloc[0]:g} at {stamp(rates.index[wrong.argmax()])}; a rate is a fraction, such as 0.0001')
-    return rates[~rates.index.duplicated(keep='last')].sort_index()
+    if rates.isna().any(): raise BadInput(f'{path}: the rate at {stamp(rates.index[rates.isna().argmax()])} is missing; mend or drop it')
+    check_rates(rates, str(path))
+    rates = rates[~rates.reset_index().duplicated().to_numpy()]
+    if (twice := rates.index.duplicated()).any():
+        raise BadInput(f'{path}: two different rates at {stamp(rates.index[twice.argmax()])}; drop the one that was not charged')
+    return rates.sort_index()

@@ -82,7 +82,7 @@ def neighbourhood_figure(
     names = [c for c in near.columns if c not in MEASURES]
     if not names: return None
     tried, rival = near.total_return.dropna(), done.metrics['benchmark_return']
-    title = f'{(tried > rival).sum()} of {len(tried)} sets nearby beat holding'
+    title = f'{(tried > rival).sum()} of {len(tried)} sets nearby beat buy and hold'
     if len(names) == 1: return _line_of(blank(title, done.sample, 300), near, names[0], done.params[names[0]], rival)
     return _square_of(blank(title, done.sample, 420, legend=False), near, names, [done.params[n] for n in names], rival)
 
@@ -110,7 +110,7 @@ def _line_of(fig: 'go.Figure', near: pd.DataFrame, name: str, chosen: float, riv
     line = dict(color=BLUE, width=1.3)
     fig.add_scatter(x=near[name], y=near.total_return, mode='lines+markers', name='strategy', line=line, hovertemplate='%{y:.1%}')
     fig.add_scatter(x=mark[name], y=mark.total_return, mode='markers', name='chosen', marker=frame, hoverinfo='skip')
-    fig.add_hline(rival, line=dict(dash='dot', width=1), annotation_text='holding')
+    fig.add_hline(rival, line=dict(dash='dot', width=1), annotation_text='buy and hold')
     return fig.update_xaxes(title_text=name).update_yaxes(title_text='total return', tickformat='.0%')
 
 # %% ../../nbs/09_reporting/02_variations.ipynb #de496e0c

@@ -24,8 +24,8 @@ class Stops:
         for name, most in (('stop_loss', 1), ('take_profit', float('inf')), ('trailing_stop', 1)): self._share(name, most)
         try: bars = None if self.time_stop is None else operator.index(self.time_stop)
         except TypeError: bars = 0
-        if bars is not None and (bars < 1 or isinstance(self.time_stop, bool)):
-            raise BadInput(f'time_stop was {self.time_stop}; it must be a whole number of bars, at least 1')
+        if bars is not None and (not 1 <= bars <= 10**9 or isinstance(self.time_stop, bool)):
+            raise BadInput(f'time_stop was {self.time_stop}; it must be a whole number of bars, at least 1 and at most 1e9')
         object.__setattr__(self, 'time_stop', bars)
 
     def _share(self, name: str, most: float):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Feed', 'load_feed', 'with_needs', 'need_digests', 'decider']
 
-# %% ../../nbs/06_strategies/04_feeds.ipynb #0b9bf5a0
+# %% ../../nbs/06_strategies/04_feeds.ipynb #d7c58a59
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import BadInput
-from ..market.bars import closes_at, field, join_known, moments, numbers, stamp, symbols_of, timeframe_of
+from ..market.bars import OHLCV, closes_at, field, join_known, moments, numbers, stamp, symbols_of, timeframe_of
 from ..models.training import load_forecast
 from ..signals.sentiment import Lexicon, Mood, score_headlines
 from .contract import Strategy
@@ -84,7 +84,7 @@ def with_needs(
     bars: pd.DataFrame,              # a bar table
     feeds: Mapping[str, Feed],       # by the name of the need
     timeframe: str | None = None,    # the bar length; found from the bars if not given
-) -> pd.DataFrame:                   # the same bars with a column for each need
+) -> pd.DataFrame:                   # prices, volume and funding of the same bars, with a column for each need and no other
     "Bars with everything the strategy needs, as known at each close; raises `BadInput` for a need without a feed."
     columns, several = set(bars.columns.get_level_values(-1)), symbols_of(bars)
     if missing := [need for need in strategy.needs if need not in feeds and need not in columns]:
@@ -92,6 +92,8 @@ def with_needs(
     joined = [need for need in strategy.needs if need in feeds]
     if joined and several: raise BadInput(f'{strategy.name} reads the feed {joined[0]}, which belongs to one symbol; give bars that have it as a column: --columns {joined[0]}')
     if 'funding' in joined: raise BadInput('a feed was called funding, which is what the bars charge; call it funding_rate')
+    kept = {*OHLCV, 'funding', *strategy.needs}   # what a strategy does not name is not part of its identity, so it is not there
+    if not columns <= kept: bars = bars.loc[:, bars.columns.get_level_values(-1).isin(kept)]
     if not joined: return bars
     length = timeframe or timeframe_of(bars)
     return bars.assign(**{need: feeds[need].values(bars, length) for need in joined})
