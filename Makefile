@@ -6,7 +6,7 @@ UV := uv==0.13.8
 INSTALL = $(BIN)/uv pip install --python $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test agreement bench bench-quick bench-million bench-lock setup lock export lint clean
+.PHONY: demo test agreement soak bench bench-quick bench-million bench-lock setup lock export lint clean
 
 demo: .venv/ready        ## the whole story in three minutes, offline
 	@$(BIN)/trading demo
@@ -19,6 +19,9 @@ test: .venv/ready        ## everything that must hold
 
 agreement: .venv/ready   ## thousands of generated markets through every engine, about twenty minutes
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/test_agreement.py
+
+soak: .venv/ready        ## five hundred bots, each killed again and again on a failing network: docs/crashes.md, some hours
+	$(BIN)/python tests/crash.py --runs 500 --controls 20 --out docs/crashes.md
 
 bench: .venv/ready       ## side by side with the peers: docs/benchmarks.md, a quarter of an hour
 	$(BIN)/python tests/bench

@@ -8,7 +8,7 @@ import re
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,8 +16,10 @@ from pathlib import Path
 import aiohttp
 
 from production import promotion as promoted
+from production.gate import limits_of
 from production.gateway import connect
-from production.journal import Journal
+from production.journal import HAND, Journal
+from production.journal.telling import Alerts
 from production.local_exchange.child import start_child
 from production.local_exchange.client import rewire
 from production.runner import Mandate, Runner
@@ -32,6 +34,7 @@ from trading_lib.execution.costs import Costs
 from trading_lib.execution.matching import QUOTES, MarketRules, split_symbol, spot_rules
 from trading_lib.market.bars import Sample, stamp
 from trading_lib.market.store import Store, load_sample, write_whole
+from trading_lib.risk.limits import Limits
 from trading_lib.strategies.contract import Strategy
 from trading_lib.strategies.feeds import decider, with_needs
 
@@ -113,7 +116,8 @@ def trade_on_paper(promotion: str, settings: Settings, data: str | None = None, 
     booked_as = f'{account}-{dossier.digest[:6]}'   # each paper account is a venue of its own, and trade numbers start anew there
     mandate = Mandate(dossier.digest, booked_as, strategy, dossier.params, sample.symbol, sample.timeframe, dossier.window_bars, times[first],
                       buffer=execution.cash_buffer_bps / 10_000, order_window_ms=execution.order_window_ms, poll_s=execution.poll_s,
-                      max_lateness_ms=execution.max_lateness_bars * int(timeframe_delta(sample.timeframe).total_seconds() * 1000), feeds=promoted.feeds_of(dossier))
+                      max_lateness_ms=execution.max_lateness_bars * int(timeframe_delta(sample.timeframe).total_seconds() * 1000), feeds=promoted.feeds_of(dossier),
+                      limits=limits_of(settings), strategy_deadline_s=execution.strategy_deadline_s)
     rules = spot_rules(sample.symbol, float(sample.bars.close.iloc[first]), money(dossier.costs['fee_bps']) / 10_000)
     slippage, cash = money(dossier.costs['slippage_bps']) / 10_000, money(dossier.initial_equity)
     folder = settings.folder('runs') / 'paper' / dossier.id / account
@@ -148,8 +152,8 @@ async def _trade(mandate: Mandate, settings: Settings, url: str, last: int, venu
             async def settled(bar: int):
                 venue_time_passes(bar)
                 async with control.post('/control/release', json=dict(through=bar)) as answer: await answer.read()
-            with Journal.open(settings.journal_url) as journal:
-                if await Runner(mandate, gateway, journal, settled, say).run(until=last) == 'signal': raise KeyboardInterrupt
+            with Journal.open(settings.journal_url, alerts=Alerts.of(settings)) as journal:
+                if await Runner(mandate, gateway, journal, settled, say, settings).run(until=last) == 'signal': raise KeyboardInterrupt
                 balances = {asset: free + locked for asset, (free, locked) in (await gateway.balances()).items()}
                 bot = journal.bot(mandate.dossier, mandate.account, mandate.symbol, mandate.timeframe).id
                 return PaperBooks(journal.equity(bot), journal.orders(bot), journal.fills(bot), balances)
@@ -168,11 +172,11 @@ def _same_request(path: Path, request: dict, account: str):
 
 
 def _refuse_halted(settings: Settings, account: str):
-    "Before anything is begun: raises `Refused` while trading is halted."
+    "Before anything is begun: raises `Refused` while trading is halted, unless a person asked for something that is not done yet."
     try: journal = Journal.reader(settings.journal_url)
     except BadInput: return   # none yet; if it is damaged, opening it to write says so
     with journal:
-        if halted := journal.halted(VENUE, account): raise Refused(halted)
+        if (halted := journal.halted(VENUE, account)) and account not in [row['account'] for row in journal.waiting()]: raise Refused(halted)
 
 
 def _sample(dossier: Dossier, settings: Settings, data: str | None, allow_gaps: bool) -> Sample:
@@ -229,12 +233,27 @@ def _compared(paper: PaperBooks, replayed: VenueReplay) -> list[str]:
     found += [f'order {o.order.client_id} is missing on paper' for o in orders.values()]
     fills = [tuple(f[k] for k in ('side', 'quantity', 'price', 'fee', 'fee_asset')) for f in paper.fills]
     if fills != [(f.side, f.quantity, f.price, f.fee, f.fee_asset) for f in replayed.fills]: found.append('the fills differ')
+    found[:0] = _because(paper)
     if halt := next((o for o in paper.orders if o['status'] == 'CANCELED' and 'halted' in o['reason']), None):
         found.insert(0, f'trading was halted, and order {halt["client_id"]} was withdrawn ({halt["reason"]}); from there on the two differ')
     if {asset: paper.balances.get(asset, Decimal(0)) for asset in replayed.balances} != replayed.balances:
         found.append(f'balances: {paper.balances} on paper, {replayed.balances} in replay')
     found += by_bar
     return found if len(found) <= MOST else [*found[:MOST], f'and {len(found) - MOST} more']
+
+
+def _because(paper: PaperBooks) -> list[str]:
+    "What makes paper differ on purpose, a line each."
+    def first(rows): return f'the first at {_time(rows[0]["bar"])}: {rows[0]["reason"]}' if rows else ''
+    refused = [row for row in paper.decisions if row['outcome'] == 'skipped' and row['reason'].split(':')[0] in {each.name for each in fields(Limits)}]
+    halted = [row for row in paper.decisions if row['outcome'] == 'skipped' and row['reason'].startswith('halted')]
+    by_hand = [row for row in paper.orders if row['seq'] >= HAND]
+    return ([f'limits refused {len(refused)} orders, so paper is not replay ({first(refused)})'] * bool(refused)
+            + [f'trading was halted with {len(halted)} orders due ({first(halted)})'] * bool(halted)
+            + [f'{len(by_hand)} orders were sent by hand, the first at {_time(by_hand[0]["bar"])}' for _ in by_hand[:1]])
+
+
+def _time(bar: int) -> str: return f'{datetime.fromtimestamp(bar / 1000, UTC):%Y-%m-%dT%H:%MZ}'
 
 
 def _ms(moment) -> int: return int(moment.value // 1_000_000)
@@ -253,9 +272,13 @@ def serve_exchange(sample: Sample, host: str, port: int, bars_per_s: float, cash
     exchange = LocalExchange([replace(sample, symbol=symbol)], first, {rules.quote: money(cash)}, {symbol: rules}, money(costs.slippage_bps) / 10_000)
     pace = f'{bars_per_s:g} bars a second' if bars_per_s else 'a bar for each POST /control/release'
 
-    say(f"{sample}\nBinance's spot protocol, market {symbol}, {pace}; API key {KEY}, secret {SECRET}; state: /control/state; stop with Ctrl-C")
+    say(f"{sample}\nBinance's spot protocol, market {symbol}, {pace}; API key {KEY}, secret {SECRET}; stop with Ctrl-C")
+    def served(address: asyncio.Future):
+        if address.cancelled(): return
+        say(f'watch it, and press faults by hand, in a browser: {address.result()}/')
+        serving(address.result())
     async def until_stopped():
         ready = asyncio.get_running_loop().create_future()
-        ready.add_done_callback(lambda address: address.cancelled() or serving(address.result()))
+        ready.add_done_callback(served)
         await serve(exchange, host, port, bars_per_s or None, ready)
     asyncio.run(until_stopped())

@@ -14,20 +14,24 @@ from hashlib import sha256
 
 import pandas as pd
 
+from production.alerts import sending
 from production.control import listening
+from production.deadline import Asked
+from production.gate import DAY_MS, Gate
 from production.gateway import Gateway
-from production.journal import UNRESOLVED, Intent, Journal
+from production.hands import PREFIX, Hands, order_of
+from production.journal import HAND, RESTING, UNRESOLVED, Intent, Journal
 from trading_lib.core.errors import BadInput, Refused, Rejected, TradingError, Unknown, Unreachable
 from trading_lib.core.money import money
+from trading_lib.core.settings import Settings
 from trading_lib.core.time import timeframe_delta
 from trading_lib.execution.orders import Order, OrderState
 from trading_lib.execution.plan import Skip, plan_order
 from trading_lib.market.bars import fingerprint
+from trading_lib.risk.limits import Breach, Limits, Prices
 from trading_lib.strategies.contract import Strategy
 from trading_lib.strategies.feeds import decider
 
-PREFIX = 'tw-'
-RESTING = ('OPEN', 'PARTIALLY_FILLED')
 PAGE = 1000       # bars a request
 ROUNDING = 1000   # units of an asset: venues round what they book at their eighth decimal
 
@@ -48,10 +52,12 @@ class Mandate:
     max_lateness_ms: int | None = None      # decisions older than this are computed but not traded; a bar length if not given
     poll_s: float = 1.                      # how often bars are read when no stream says that one closed
     strikes: int = 3                        # failures of the strategy in a row before it is halted
-    attempts: int = 5                       # sends of one order in a row before it is halted
+    strategy_deadline_s: float = 10.        # one that has not answered by then has failed
+    attempts: int = 5                       # sends of one order in a row before it is halted; orders that make it flat before a person must
     recheck_s: tuple[float, ...] = (.2, 1., 3.)    # books that differ are read again after so long, before that halts
     grace_s: float = 30.                    # after a signal to stop, to find out what became of an order
     feeds: Mapping = field(default_factory=dict)   # needed column → Feed
+    limits: Limits = Limits()               # of the account
 
     @property
     def length(self) -> int: return int(timeframe_delta(self.timeframe).total_seconds() * 1000)
@@ -66,39 +72,40 @@ def client_id(mandate: Mandate, bar: int, seq: int) -> str:
     return PREFIX + sha256(decision.encode()).hexdigest()[:30]
 
 
-def order_of(intent: Intent, symbol: str) -> Order:
-    return Order(intent.client_id, symbol, intent.side, intent.kind, intent.quantity, intent.price, intent.stop_price)
-
-
-class Runner:
+class Runner(Hands):
     "One mandate on one venue, with one journal."
 
     def __init__(self, mandate: Mandate, gateway: Gateway, journal: Journal,
                  on_settled: Callable[[int], object] | None = None,   # is told each settled bar; again after a restart
-                 say: Callable[[str], None] = lambda line: None):     # is told what a person may want to see
-        self.mandate, self.gateway, self.journal, self.on_settled, self.say = mandate, gateway, journal, on_settled, say
+                 say: Callable[[str], None] = lambda line: None,      # is told what a person may want to see
+                 settings: Settings | None = None):                   # by which alerts are sent; without, they stay in the journal
+        self.mandate, self.gateway, self.journal, self.on_settled, self.say, self.settings = mandate, gateway, journal, on_settled, say, settings
         self.bot = self.rules = None
-        self.ask = decider(mandate.strategy, mandate.params, mandate.feeds)
+        self.ask = Asked(decider(mandate.strategy, mandate.params, mandate.feeds), mandate.strategy.name, mandate.strategy_deadline_s)
         self.target: float | None = None   # wanted last; none where a position was inherited, so that the first decision is due
         self.bars, self.strikes, self.caught_up = pd.DataFrame(), 0, False
         self.started = 0                   # the venue's time when we came
+        self.gate: Gate | None = None      # from the journal, anew whenever trading begins
         self.doubt: list[str] = []         # where its books and ours differ, while a lost tail of the journal may explain it
+        self.gap = Decimal(0), Decimal(0)  # by how much its cash and position are above ours
         self.stopping, self.past, self.wake, self._deadline = False, False, asyncio.Event(), None
 
     async def run(self, until: int | None = None) -> str:
         "Until the bar that opens at `until` is settled ('done'), or a signal ('signal'). Raises `Refused` where a person must look first."
         m = self.mandate
         with self.journal.lock(m.account, self.gateway.venue), self._signals():
-            async with listening(self.journal, self.halt, self.resume):
+            async with listening(self.journal, self.halt, self.resume, self.hand), sending(self.journal, self.settings):
                 try:
                     await self._start()
                     while not (self.stopping or self.past or until is not None and (self.bot.settled or 0) >= until):
+                        await self.by_hand()
                         if not await self._catch_up(until): await (self._pause() if self.halted else self._wait())
                     if not self.halted: self.doubt = await self._compared()
                     if self.doubt: raise Refused(self._disagreement)
                 except Refused as error:
                     if self.bot and not self.halted: await self.halt('runner', str(error))
                     raise
+                finally: self.over = True
                 self.journal.state(self.bot.id, 'STOPPED')
         return 'signal' if self.stopping else 'done'
 
@@ -121,7 +128,7 @@ class Runner:
         m = self.mandate
         start = m.start
         if start is None: start = await self.gateway.venue_time() // m.length * m.length - m.length
-        return self.journal.enrol(m.dossier, m.account, self.gateway.venue, m.symbol, m.timeframe, start, *await self._balances())
+        return self.journal.enrol(m.dossier, m.account, self.gateway.venue, m.symbol, m.timeframe, start, *await self._balances(), m.strategy.name)
 
     async def _reconcile(self):
         "Find out what became of everything we may have sent, then compare the books."
@@ -129,7 +136,9 @@ class Runner:
         for intent in self.journal.intents(self.bot.id, RESTING): await self._refresh(intent)
         if self.halted:
             await self._cancel_all()
+            await self.by_hand()
             return self.journal.state(self.bot.id, 'HALTED')
+        self.gate = Gate(self.mandate.limits, self.journal, self.gateway.venue, self.mandate.account)
         self.doubt = await self._compared()
         self._reread()
         self.target = self.journal.target(self.bot.id)
@@ -141,6 +150,7 @@ class Runner:
         "From here on the books agree, or nothing is traded."
         if self.doubt: raise Refused(self._disagreement)
         self.caught_up = True
+        self.journal.agree(self.bot.id)
         self.journal.state(self.bot.id, 'READY')
         self.say(f'{self.mandate.symbol} {self.mandate.timeframe} ready: {self.bot.cash:f} {self.rules.quote}, {self.bot.position:f} {self.rules.base}')
 
@@ -169,7 +179,8 @@ class Runner:
         self._reread()
         here = {intent.client_id for intent in self.journal.intents(self.bot.id, RESTING)}
         pairs = (self.rules.quote, cash, self.bot.cash), (self.rules.base, position, self.bot.position)
-        found = [f'{asset} {there:f} there, {ours:f} here' for asset, there, ours in pairs if abs(there - ours) > ROUNDING * self.rules.unit]
+        self.gap = tuple(there - ours if abs(there - ours) > ROUNDING * self.rules.unit else Decimal(0) for _, there, ours in pairs)
+        found = [f'{asset} {there:f} there, {ours:f} here' for (asset, there, ours), gap in zip(pairs, self.gap, strict=True) if gap]
         found += [f'order {name} is open there only' for name in sorted(at_venue.keys() - here) if name.startswith(PREFIX)]
         return found + [f'order {name} is open here only' for name in sorted(here - at_venue.keys())]
 
@@ -189,7 +200,7 @@ class Runner:
             return False
         for at in fresh:
             self.past |= until is not None and at > until
-            if self.past or at > fresh[0] and (self.stopping or self.halted):
+            if self.past or at > fresh[0] and (self.stopping or self.halted or self.journal.demands(self.bot.id)):
                 self.bars = pd.DataFrame()   # the rest is read again from the cursor
                 return True
             await self._step(at)
@@ -243,9 +254,11 @@ class Runner:
         for intent in self.journal.intents(self.bot.id): await self._refresh(intent)
         row = self.bars.index.get_loc(pd.Timestamp(at, unit='ms', tz='UTC'))
         shown = self.bars.iloc[max(0, row + 1 - self.mandate.window_bars):row + 1]
-        close = money(float(shown.close.iloc[-1]))
-        target, reason = self._decide(shown)
-        outcome, reason, orders = ('held', reason, []) if target is None else await self._plan(at, target, close)
+        close, prices = money(float(shown.close.iloc[-1])), self._prices(shown)
+        self.gate.mark(self.bot.id, at, self.bot.cash + self.bot.position * close)
+        if breaches := self.gate.tripped(self.mandate.symbol, close, prices): await self._trip(at, breaches)
+        target, reason = await self._decide(shown)
+        outcome, reason, orders = ('held', reason, []) if target is None else await self._plan(at, target, close, prices, self._variance(shown))
         self.bot, intents = self.journal.decide(self.bot.id, at, inputs=fingerprint(shown), target=target, outcome=outcome, reason=reason,
                                                 close=close, orders=orders)
         if target is not None: self.target = target
@@ -255,9 +268,9 @@ class Runner:
         if not self.journal.intents(self.bot.id, UNRESOLVED): await self._settle(at)
         if not self.halted: await self._confirm()
 
-    def _decide(self, shown: pd.DataFrame) -> tuple[float | None, str]:
+    async def _decide(self, shown: pd.DataFrame) -> tuple[float | None, str]:
         "The target at the last bar, or none and why."
-        try: target = self.ask(shown)
+        try: target = await self.ask(shown)
         except TradingError as error:
             self.strikes += 1
             self.say(str(error))
@@ -265,14 +278,38 @@ class Runner:
         self.strikes = 0
         return target, ''
 
-    async def _plan(self, at: int, target: float, close: Decimal) -> tuple[str, str, list[Order]]:
+    async def _trip(self, at: int, breaches: list[Breach]):
+        self._tell(at, breaches)
+        await self.halt('runner', '; '.join(map(str, breaches)))
+
+    def _tell(self, at: int, breaches: list[Breach]):
+        "People hear of each limit once a day."
+        for each in breaches:
+            about = f'{each.limit} on {self.mandate.symbol}, {self.mandate.account} at {self.gateway.venue}'
+            self.journal.alert('limit', f'{self._scope}:{self.mandate.symbol}:{each.limit}:{at // DAY_MS}', about=about, what=each.text)
+
+    def _prices(self, shown: pd.DataFrame) -> Prices:
+        "What the newest bar says of the market."
+        last = shown.iloc[-1]
+        return Prices(float(last.close), volume=float(last.volume))
+
+    def _variance(self, shown: pd.DataFrame) -> float | None:
+        "Of a day's return, from the bars that the strategy is shown."
+        if self.mandate.limits.max_volatility is None or len(shown) < 3: return None
+        return float(shown.close.pct_change().var()) * DAY_MS / self.mandate.length
+
+    async def _plan(self, at: int, target: float, close: Decimal, prices: Prices, variance: float | None) -> tuple[str, str, list[Order]]:
         "Outcome, reason and orders. An order is due only when the target changes; one that is skipped is not tried again until it does."
         m = self.mandate
         if target == self.target: return 'held', 'unchanged', []
         planned = plan_order(m.symbol, money(target), close, self.bot.cash, self.bot.position, self.rules, m.buffer)
         if isinstance(planned, Skip): return 'skipped', planned.reason, []
+        if self.halted: return 'skipped', self.halted, []
         order = Order(client_id(m, at, 0), m.symbol, planned.side, 'market', planned.quantity)
         if await self._too_late(at, order): return 'skipped', 'late', []
+        if breaches := self.gate.refusals(order, close, prices, at + m.length, variance):
+            self._tell(at, breaches)
+            return 'skipped', '; '.join(map(str, breaches)), []
         return 'traded', 'cut' if planned.cut else '', [order]
 
     async def _too_late(self, at: int, order: Order) -> bool:
@@ -292,7 +329,7 @@ class Runner:
             try:
                 found = await self._found(order, intent) if look_first or intent.attempts else None
                 if found: self._adopt(order, found)
-                elif self.doubt: self._ready()
+                elif self.doubt and intent.seq < HAND: self._ready()
                 elif sends == self.mandate.attempts: raise Stuck(f'order {order.client_id} was sent {sends} times in a row and the venue does not know it')
                 else:
                     await self._send(order, intent)
@@ -318,8 +355,9 @@ class Runner:
 
     async def _send(self, order: Order, intent: Intent):
         "Fence, then the socket, then what came back."
-        sent_at, window = await self.gateway.stamp(), self.mandate.order_window_ms
-        if sent_at - (intent.bar + self.mandate.length) > self.mandate.lateness: return self.journal.withdraw(order.client_id, 'late')
+        by_hand = intent.seq >= HAND
+        sent_at, window = await (self.gateway.stamp(urgent=True) if by_hand else self.gateway.stamp()), self.mandate.order_window_ms
+        if not by_hand and sent_at - (intent.bar + self.mandate.length) > self.mandate.lateness: return self.journal.withdraw(order.client_id, 'late')
         try: self.journal.fence(order.client_id, sent_at, window)
         except Refused as latched: return self.journal.withdraw(order.client_id, str(latched))
         try: self._adopt(order, await self.gateway.submit(order, sent_at, window))
@@ -360,11 +398,13 @@ class Runner:
     @property
     def _scope(self) -> str: return f'{self.gateway.venue}/{self.mandate.account}'
 
-    async def halt(self, who: str, why: str):
-        "The latch first; then what is open is cancelled."
-        self.journal.halt(who, why, self._scope if who == 'runner' else '*')
+    async def halt(self, who: str, why: str, flatten: bool = False) -> list[int]:
+        "The latch first; then what is open is cancelled, and what is held is closed if that is asked, by its numbers."
+        if who == 'runner' and self.doubt: self.journal.differ(self.bot.id, *self.gap, '; '.join(self.doubt))
+        asked = self.journal.halt(who, why, self._scope if who == 'runner' else '*', flatten)
         self.say(f'halted by {who}: {why}')
         await self._cancel_all()
+        return asked
 
     async def resume(self, who: str, why: str = '') -> int:
         released = self.journal.resume(who, why)
@@ -377,13 +417,15 @@ class Runner:
         self.say(f'waiting: {self.halted}')
         await self._cancel_all()
         while self.halted and not self.stopping:
+            await self.by_hand()
             try: await asyncio.wait_for(self.wake.wait(), self.mandate.poll_s)
             except TimeoutError: pass
             self.wake.clear()
         if not self.stopping: await self._reconcile()
 
-    async def _cancel_all(self):
-        for intent in self.journal.intents(self.bot.id, RESTING) if self.bot else ():
+    async def _cancel_all(self, about: str = ''):
+        "Every order that rests, or one of them."
+        for intent in self._resting(about) if self.bot else ():
             self.journal.note('runner', 'cancel', client_id=intent.client_id)
             order = order_of(intent, self.mandate.symbol)
             try: state = await self.gateway.cancel(order)

@@ -87,8 +87,8 @@ class Answer:
 
 
 @asynccontextmanager
-async def venue(exchange: LocalExchange):
-    "A gateway to this exchange, and the wire between them."
+async def venue(exchange: LocalExchange, **how):
+    "A gateway to this exchange, and the wire between them; `how` goes to `connect`."
     wires = []
     def redirect(client):
         session = rewire(client, address)
@@ -96,6 +96,6 @@ async def venue(exchange: LocalExchange):
         wires.append(client.session)
         return session
     async with served(exchange) as address:
-        gateway: Gateway = await connect('binance', 'local-key', 'local-secret', weight_per_minute=10**6, redirect=redirect, timeout_s=2)
+        gateway: Gateway = await connect('binance', 'local-key', 'local-secret', weight_per_minute=10**6, redirect=redirect, **dict(timeout_s=2) | how)
         try: yield gateway, wires[0]
         finally: await gateway.close()

@@ -1,12 +1,13 @@
 """The gateway against the local exchange, through unmodified ccxt, over a wire that fails in every way it can."""
 import asyncio
+from dataclasses import replace
 from decimal import Decimal
 from urllib.parse import parse_qs
 
 import pytest
-from local_venue import HOUR, sample, venue
+from local_venue import HOUR, Wire, sample, venue
 
-from production.gateway import VENUES, connect
+from production.gateway import connect
 from production.local_exchange.exchange import LocalExchange
 from trading_lib.core.errors import BadInput, Refused, Rejected, Unknown, Unreachable
 from trading_lib.execution.orders import Order
@@ -194,5 +195,48 @@ async def test_a_venue_that_is_not_there_is_unreachable():
         await connect('binance', redirect=lambda client: rewire(client, 'http://127.0.0.1:9'), attempts=2)
 
 
-def test_every_venue_has_all_its_weights():
-    for facts in VENUES.values(): assert facts.weights.keys() == {'time', 'order', 'lookup', 'account', 'open', 'trades', 'bars', 'markets'}
+# the same gateway in OKX's words: nothing in it is Binance's
+
+@pytest.fixture
+async def okx():
+    from production.local_exchange.client import OKX_HOSTS, rewire
+    from production.local_exchange.okx import PASSPHRASE
+    from production.local_exchange.server import served
+    exchange, wires = LocalExchange([sample()], first=30), []
+    def redirect(client):
+        client.session = Wire(rewire(client, address, OKX_HOSTS))
+        wires.append(client.session)
+        return client.session.session
+    async with served(exchange) as address:
+        gateway = await connect('okx', 'local-key', 'local-secret', 10**6, redirect=redirect, timeout_s=2, password=PASSPHRASE)
+        try: yield exchange, gateway, wires[0]
+        finally: await gateway.close()
+
+
+def named(quantity='0.02', n=1, **how): return Order(f'tw-{n:030x}', 'BTC/USDT', 'buy', how.pop('kind', 'market'), D(quantity), **how)
+
+
+async def test_at_okx_an_order_is_sent_found_and_cancelled_by_our_id(okx):
+    exchange, gateway, wire = okx
+    state = await send(gateway, named())
+    [told] = exchange.venue.orders.values()
+    assert (state.status, state.filled, state.cost, state.fills[0].fee_asset) == ('FILLED', told.filled, told.cost, 'BTC')
+    resting = named(n=2, kind='limit', price=D('20000'))
+    assert (await send(gateway, resting)).status == 'OPEN'
+    assert list(await gateway.open_orders('BTC/USDT')) == [resting.client_id]
+    assert (await gateway.cancel(resting)).status == 'CANCELED'
+    assert await gateway.lookup(named(n=3)) is None
+    assert await gateway.rules('BTC/USDT') == replace(exchange.rules['BTC/USDT'], min_notional=0)   # OKX names none
+
+
+async def test_at_okx_what_is_refused_is_rejected_and_what_is_lost_is_unknown(okx):
+    exchange, gateway, wire = okx
+    with pytest.raises(Rejected, match='(?i)insufficient'): await send(gateway, named('10'))
+    for kind in ('lose_response', 'truncate', ('after', 200, '{}')):
+        wire.faults.append(('post', '/api/v5/trade/order', kind))
+        with pytest.raises(Unknown): await send(gateway, named(n=len(exchange.venue.orders) + 1))
+        assert (await gateway.lookup(named(n=len(exchange.venue.orders)))).status == 'FILLED'
+    sent_at = await gateway.venue_time()
+    await asyncio.sleep(.15)
+    with pytest.raises(Unknown): await gateway.submit(named(n=9), sent_at, 100)   # past its deadline
+    assert await gateway.lookup(named(n=9)) is None and len(exchange.venue.orders) == 3

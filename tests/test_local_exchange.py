@@ -153,7 +153,7 @@ async def test_refusals_become_the_exceptions_that_the_real_venue_causes(kind, s
     (dict(symbol='NOPE'), -1121), (dict(symbol=''), -1102), (dict(quantity=''), -1102), (dict(quantity='1e3'), -1100), (dict(quantity='0'), -1013),
     (dict(quantity='0.123456789'), -1111), (dict(side='HOLD'), -1117), (dict(type='MAGIC'), -1116), (dict(price='1'), -1106),
     (dict(quoteOrderQty='50'), -2010), (dict(newClientOrderId='has space'), -1100), (dict(type='LIMIT'), -1102),
-    (dict(type='LIMIT', price='80', timeInForce='FOK'), -1115), (dict(timestamp='soon'), -1100), (dict(recvWindow='60001'), -1131),
+    (dict(type='LIMIT', price='80', timeInForce='GTX'), -1115), (dict(timestamp='soon'), -1100), (dict(recvWindow='60001'), -1131),
 ])
 async def test_each_malformed_order_gets_its_code(change, code):
     async with at() as (exchange, client, _):
@@ -502,7 +502,7 @@ def shape(recorded: object, ours: object, where: str = '') -> list[str]:
         if not isinstance(ours, dict): return [f'{where}: {type(ours).__name__}']
         return [found for key in recorded for found in (shape(recorded[key], ours[key], f'{where}.{key}') if key in ours else [f'{where}.{key} is missing'])]
     if isinstance(recorded, list):
-        if not isinstance(ours, list) or not ours: return [f'{where}: {ours!r}']
+        if not isinstance(ours, list) or recorded and not ours: return [f'{where}: {ours!r}']
         return [found for a, b in zip(recorded, ours, strict=False) for found in shape(a, b, f'{where}[]')]
     return [] if type(recorded) is type(ours) else [f'{where}: {type(ours).__name__} for {type(recorded).__name__}']
 

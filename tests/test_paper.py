@@ -1,6 +1,7 @@
 """From a notebook to an order: promotion, and paper trading through unmodified ccxt that equals replay to the last digit."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from production.journal import Journal
 from production.paper import market_of, trade_on_paper
 from production.promotion import promote
 from trading_lib.core.errors import BadInput, Damaged, Refused
-from trading_lib.core.settings import Settings
+from trading_lib.core.settings import Risk, Settings
 from trading_lib.evidence.dossier import Dossier, read_dossier
 from trading_lib.execution.costs import Costs
 from trading_lib.market.store import Store
@@ -63,7 +64,7 @@ def cross(desk) -> Dossier:
 
 @pytest.mark.parametrize('argv, key', [(['strategies'], 'strategies'), (['data', 'list'], 'store'), (['data', 'check', 'BTC/USDT'], 'defects'), (['trials'], 'total'),
                                        (['promotions'], 'promotions'), (['status'], 'bots'), (['orders'], 'orders'), (['halt', '--dry-run'], 'would'),
-                                       (['resume', '--dry-run'], 'would'), (['run', 'tiny.ipynb', '-p', 'n=2'], 'status')])
+                                       (['resume', '--dry-run'], 'would'), (['halt', '--flatten', '--dry-run'], 'would'), (['run', 'tiny.ipynb', '-p', 'n=2'], 'status')])
 def test_every_command_answers_in_text_and_in_json(desk, cross, capsys, argv, key):
     cells = [dict(cell_type='code', metadata=dict(tags=['parameters']), source='n: int = 1   # how many', outputs=[], execution_count=None),
              dict(cell_type='code', metadata={}, source='n * 21', outputs=[], execution_count=None)]
@@ -89,12 +90,29 @@ def test_paper_equals_replay_to_the_last_digit(desk, cross):
     assert float(paper['final_equity']) == pytest.approx(research['final_equity'], rel=.01)   # a cash buffer and steps apart
 
 
+@pytest.mark.parametrize('argv', [['flatten', '--dry-run'], ['close', 'btc/usdt', '--dry-run'], ['cancel', '--all', '--dry-run']])
+def test_every_hand_on_the_wheel_answers_in_text_and_in_json(desk, cross, capsys, argv):
+    if not (desk.root / 'var' / 'journal.db').exists(): trade_on_paper(cross.id, desk, bars=40, account='first')
+    for more in ([], ['--json']): assert main([*argv, *more]) == 0
+    said = capsys.readouterr().out.split('{', 1)
+    assert f'would: {argv[0].replace("close", "flatten")}' in said[0] and 'open_orders' in json.loads('{' + said[1])
+    assert main(['cancel', '--dry-run']) == 2 and main(['accept', '--why', 'none']) == 1
+    assert 'nothing to accept' in capsys.readouterr().err
+
+
 def test_the_comparison_notices_a_fill_that_differs(desk, cross, monkeypatch):
     import production.paper as paper
     real = paper.replay_venue
     monkeypatch.setattr(paper, 'replay_venue', lambda *a: real(*a[:-1], a[-1] * 2))   # twice the slippage in replay
     done = trade_on_paper(cross.id, desk, bars=60, account='tampered')
     assert not done.agrees and any('fills differ' in d for d in done.differences)
+
+
+def test_where_limits_refuse_orders_the_comparison_says_so_first(desk, cross, capsys):
+    done = trade_on_paper(cross.id, desk.model_copy(update=dict(risk=Risk(max_exposure='0.5'))), bars=60, account='limited')
+    assert not done.agrees and re.match(r'limits refused \d+ orders, so paper is not replay \(the first at 20.*: max_exposure: BTC/USDT as a share of equity would be', done.differences[0])
+    assert done.side_by_side[2]['fills'] == 0 and 'limits refused' in done.text().split('\n\n')[-1]
+    with Journal.reader(desk.journal_url) as journal: assert any(alert['title'].startswith('Limit: max_exposure on BTC/USDT, limited') for alert in journal.history())
 
 
 def test_joined_columns_and_a_model_travel_to_paper(desk):
@@ -158,6 +176,26 @@ def test_a_halt_while_a_bot_starts_is_committed_and_holds(desk, cross):
         child.kill()
         child.communicate()
         assert main(['resume', '--who', 'test']) == 0
+
+
+def test_what_was_asked_of_a_dead_bot_is_done_by_its_next_start_which_then_refuses_to_trade(desk, cross, capsys):
+    command = [sys.executable, '-m', 'production.cli', 'paper', cross.id, '--bars', '400', '--account', 'dead', '--json']
+    environ = dict(os.environ, PYTHONPATH=str(Path(__file__).resolve().parents[1]))
+    def bot():
+        try:
+            with Journal.reader(desk.journal_url) as journal: return next((b for b in journal.status()['bots'] if b['account'].startswith('dead-')), dict(position=0))
+        except BadInput: return dict(position=0)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=desk.root, env=environ)
+    while bot()['position'] < .01: assert child.poll() is None, child.stderr.read().decode(); time.sleep(.01)
+    child.kill()
+    child.communicate()
+    try:
+        assert main(['halt', '--flatten', '--who', 'test', '--why', 'pulled']) == 0 and 'the next start does it before anything else' in capsys.readouterr().out
+        last = subprocess.run(command, capture_output=True, text=True, cwd=desk.root, env=environ)
+        assert last.returncode == 1 and 'halted by test: pulled' in last.stderr
+        assert bot()['position'] < .001
+        with Journal.reader(desk.journal_url) as journal: assert not any(row['account'].startswith('dead-') for row in journal.waiting())
+    finally: assert main(['resume', '--who', 'test']) == 0
 
 
 def test_an_unfinished_run_says_with_what_it_was_begun(desk, cross):

@@ -105,18 +105,6 @@ def test_a_client_id_names_the_decision_and_is_legal():
     assert len({name, *others, client_id(mandate(), 2 * HOUR, 0), client_id(mandate(), HOUR, 1)}) == 7
 
 
-@pytest.mark.parametrize('kind', ['lose_response', 'lose_request', ('after', 200, '{}'), ('instead', 429, '{}', {'Retry-After': '0.1'})])
-async def test_a_lost_answer_is_looked_up_and_never_doubles(tmp_path, uncrashed, kind):
-    there = exchange()
-    async with venue(there) as (gateway, wire):
-        wire.faults += [(*ORDER, kind)] * 2
-        assert await run(gateway, there, tmp_path / 'j.db') == 'done'
-        assert not wire.faults
-    found = books(tmp_path / 'j.db')
-    assert found == uncrashed
-    agree_with_the_venue(found, there)
-
-
 async def test_without_a_look_up_orders_are_doubled_so_these_tests_have_teeth(tmp_path, monkeypatch):
     @strategy
     def third(bars):
@@ -272,16 +260,6 @@ async def test_an_order_under_our_name_that_the_journal_does_not_know_halts(tmp_
         with pytest.raises(Refused, match='the journal disagree: order tw-from-elsewhere is open there only'): await run(gateway, there, tmp_path / 'j.db')
 
 
-async def test_a_refused_order_is_recorded_and_not_tried_again_until_the_target_changes(tmp_path):
-    there = exchange()
-    async with venue(there) as (gateway, wire):
-        wire.faults.append((*ORDER, ('instead', 400, '{"code":-2010,"msg":"Account has insufficient balance for requested action."}')))
-        await run(gateway, there, tmp_path / 'j.db')
-    orders = books(tmp_path / 'j.db')['orders']
-    assert orders[0][5] == 'REJECTED' and all(o[5] == 'FILLED' for o in orders[1:])
-    assert [o[2] for o in orders[:2]] == ['buy', 'buy']   # nothing to sell in between: the target went down, then up again
-
-
 async def test_a_strategy_that_fails_holds_and_then_halts(tmp_path):
     @strategy
     def moody(bars):
@@ -307,23 +285,6 @@ async def test_a_strategy_that_fails_holds_and_then_halts(tmp_path):
             assert 'failed 3 times in a row' in bot.halted
             bot.stop()
             assert await running == 'signal'
-
-
-async def test_old_bars_are_computed_but_not_traded(tmp_path):
-    there = exchange()
-    for _ in range(20): there.step()   # twenty bars have gone by
-    async with venue(there) as (gateway, _): await run(gateway, there, tmp_path / 'j.db')
-    with Journal.reader(tmp_path / 'j.db') as journal: marks, orders = journal.equity(1), journal.orders()
-    assert [m['bar'] for m in marks] == TIMES[FIRST - 1:-1]
-    late = [m['bar'] for m in marks if m['reason'] == 'late']
-    assert late and max(late) < TIMES[FIRST + 18] <= min(o['bar'] for o in orders)
-
-
-async def test_a_second_runner_is_refused(tmp_path):
-    there = exchange()
-    async with venue(there) as (gateway, _):
-        with Journal.open(tmp_path / 'a.db') as a, a.lock('main', 'binance'), pytest.raises(Refused, match='binance-main is in use'):
-            await run(gateway, there, tmp_path / 'b.db')
 
 
 async def test_a_command_that_is_none_is_answered_and_does_no_harm(tmp_path):

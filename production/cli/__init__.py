@@ -11,13 +11,13 @@ from contextlib import nullcontext, redirect_stdout
 
 import typer
 
-from production.cli import data, places, research, trading
+from production.cli import data, places, research, trading, watching
 from production.cli.speaking import say, stdout
 from trading_lib.core.errors import TradingError
 
 app = typer.Typer(name='trading', rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, no_args_is_help=True,
                   help='Research crypto strategies, and trade what you found. The number in the notebook is the number you get.')
-for commands in (research, trading, places): app.add_typer(commands.app)
+for commands in (research, trading, watching, places): app.add_typer(commands.app)
 app.add_typer(data.app, name='data')
 
 

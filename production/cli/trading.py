@@ -49,9 +49,10 @@ def status(as_json: Json = False):
 
 
 def _status_text(found: dict) -> str:
-    halt = found.get('halt')
-    return '\n'.join([f'HALTED by {halt["who"]} at {halt["at"]}: {halt["why"]}' if halt else 'trading is not halted',
-                      table(found['bots'], 'no bot has run yet; see: trading paper --help')])
+    halt, parts = found.get('halt'), [table(found['bots'], 'no bot has run yet; see: trading paper --help')]
+    if found['waiting']: parts += ['', 'asked for by hand and not done yet:', table(found['waiting'])]
+    if found['differences']: parts += ['', 'money that nobody here moved (take it into the books with: trading accept):', table(found['differences'])]
+    return '\n'.join([f'HALTED by {halt["who"]} at {halt["at"]}: {halt["why"]}' if halt else 'trading is not halted', *parts])
 
 
 @app.command()
@@ -67,15 +68,59 @@ Why = Annotated[str, typer.Option(help='The reason, for the record.')]
 DryRun = Annotated[bool, typer.Option('--dry-run', help='Show what would be done, and do nothing.')]
 
 
+ME = os.environ.get('USER', 'operator')
+
+
+def _told(done: dict, as_json: bool):
+    "What was done or would be, and the lists in it as tables."
+    lists = {name: rows for name, rows in done.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)}
+    rest = '  '.join(f'{name}: {", ".join(value) or "none" if isinstance(value, list) else value}' for name, value in done.items() if name not in lists)
+    answer(done, as_json, lambda: '\n\n'.join([rest, *(f'{name}:\n{table(rows)}' for name, rows in lists.items())]))
+
+
 @app.command()
-def halt(who: Who = os.environ.get('USER', 'operator'), why: Why = 'by hand', dry_run: DryRun = False, as_json: Json = False):
-    "Stop all trading: commits first, then cancels open orders; survives a restart."
+def halt(who: Who = ME, why: Why = 'by hand', flatten: Annotated[bool, typer.Option('--flatten', help='Close every position too.')] = False,
+         dry_run: DryRun = False, as_json: Json = False):
+    "Stop all trading: commits first, then cancels open orders, then closes positions with --flatten; survives a restart."
     from production.control import halt
-    answer(halt(settings(), who, why, dry_run), as_json)
+    _told(halt(settings(), who, why, dry_run, flatten), as_json)
 
 
 @app.command()
-def resume(who: Who = os.environ.get('USER', 'operator'), why: Why = 'by hand', dry_run: DryRun = False, as_json: Json = False):
+def flatten(symbol: Annotated[str | None, typer.Argument(metavar='[SYMBOL]', help='Only this one, such as BTC/USDT.')] = None,
+            who: Who = ME, why: Why = 'by hand', dry_run: DryRun = False, as_json: Json = False):
+    "Cancel open orders and close positions; a bot stays flat until its target changes."
+    from production.control import EVERYTHING, flatten
+    _told(flatten(settings(), who, why, symbol or EVERYTHING, dry_run), as_json)
+
+
+@app.command()
+def close(symbol: Annotated[str, typer.Argument(help='Such as BTC/USDT.')], who: Who = ME, why: Why = 'by hand', dry_run: DryRun = False, as_json: Json = False):
+    "Close the position in one symbol; the bot stays flat until its target changes."
+    from production.control import flatten
+    _told(flatten(settings(), who, why, symbol, dry_run), as_json)
+
+
+@app.command()
+def cancel(order: Annotated[str | None, typer.Argument(metavar='[ID]', help='The client id of an order, as trading orders shows it.')] = None,
+           all_: Annotated[bool, typer.Option('--all', help='Every open order.')] = False,
+           who: Who = ME, why: Why = 'by hand', dry_run: DryRun = False, as_json: Json = False):
+    "Cancel an open order, or all of them."
+    from production.control import cancel
+    from trading_lib.core.errors import BadInput
+    if all_ == bool(order): raise BadInput('name an order, or say --all')
+    _told(cancel(settings(), who, why, order or '', dry_run), as_json)
+
+
+@app.command()
+def accept(who: Who = ME, why: Annotated[str, typer.Option(help='Where the money came from or went.')] = '', dry_run: DryRun = False, as_json: Json = False):
+    "Take money that moved at the venue without an order of ours into the books; --dry-run shows it."
+    from production.control import accept
+    _told(accept(settings(), who, why, dry_run), as_json)
+
+
+@app.command()
+def resume(who: Who = ME, why: Why = 'by hand', dry_run: DryRun = False, as_json: Json = False):
     "Lift the halt."
     from production.control import resume
-    answer(resume(settings(), who, why, dry_run), as_json)
+    _told(resume(settings(), who, why, dry_run), as_json)

@@ -4,17 +4,18 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from production.journal.tables import HEAD
+from production.journal.tables import HEAD, OLDER
 from trading_lib.core.errors import BadInput, Damaged, Refused, TradingError, Unreachable
 
 RESTORE = 'restore it from a backup, or move it away to begin a new one'
@@ -55,15 +56,33 @@ def _line(error: Exception) -> str:
     return str(getattr(error, 'orig', None) or error).strip().splitlines()[0]
 
 
-def lock(url: URL, name: str, engine: Engine | None = None) -> Callable[[], None]:
-    "Take a lock that ends with this process; answers how to give it back. Raises `Refused` where another process has it."
+@dataclass(frozen=True)
+class Lock:
+    "A lock that ends with this process; call it to give it back."
+    give_back: Callable[[], None]
+    connection: Connection | None = None   # a database's lock ends with its connection too
+
+    def __call__(self): self.give_back()
+
+    def held(self) -> bool:
+        "Is it still ours? A connection that broke took its lock along."
+        if self.connection is None: return True
+        try:
+            self.connection.scalar(text('select 1'))
+            self.connection.commit()
+        except SQLAlchemyError: return False
+        return True
+
+
+def lock(url: URL, name: str, engine: Engine | None = None) -> Lock:
+    "Take a lock on a name. Raises `Refused` where another process has it."
     if url.get_backend_name() == 'sqlite':
         path = Path(url.database).resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(path.with_name(re.sub(r'[^\w.-]', '_', name) + '.lock'))
         try: held.acquire(blocking=False)
         except Timeout: raise Refused(f'{name} is in use by another process (lock {held.lock_file}); stop that one first') from None
-        return held.release
+        return Lock(held.release)
     connection = engine.connect()
     number = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), signed=True)
     taken = connection.scalar(text('select pg_try_advisory_lock(:n)'), {'n': number})
@@ -71,29 +90,44 @@ def lock(url: URL, name: str, engine: Engine | None = None) -> Callable[[], None
     if not taken:
         connection.close()
         raise Refused(f'{name} is in use by another process (advisory lock in {named(url)}); stop that one first')
-    return connection.close
+    return Lock(connection.close, connection)
+
+
+def schema(engine: Engine) -> str:
+    "Which of the journals that a PostgreSQL database may hold."
+    with engine.connect() as connection: return connection.scalar(text('select current_schema()'))
 
 
 def writer(url: URL) -> Engine:
-    "The engine with the one connection that writes, to a journal at head; a missing one is made first."
+    "The engine with the one connection that writes, to a journal at head; a missing one is made first, an older one upgraded."
     with translated(url):
         if url.get_backend_name() == 'sqlite' and not Path(url.database).exists(): _make_file(Path(url.database))
         if url.get_backend_name() == 'postgresql': _make_tables(url)
-        reader(url, thorough=True).dispose()   # looked at before it is touched
+        if _looked_at(url) != HEAD: _upgrade_file(url)   # looked at before it is touched
         return _engine(url, 'rw')
 
 
-def reader(url: URL, thorough: bool = False) -> Engine:
+def reader(url: URL) -> Engine:
     "An engine that cannot write."
     if url.get_backend_name() == 'sqlite' and not Path(url.database).exists():
         raise BadInput(f'there is no journal {named(url)}; the first paper or live run makes one')
     with translated(url):
         engine = _engine(url, 'ro')
-        with engine.connect() as connection: _check(connection, url, thorough)
-        return engine
+        with engine.connect() as connection: revision = _revision(connection, url)
+        if revision == HEAD: return engine
+        engine.dispose()
+        raise Refused(f'journal {named(url)} is at revision {revision} and this program needs {HEAD}; upgrade it with: trading migrate')
 
 
-def _engine(url: URL, mode: str) -> Engine:
+def _looked_at(url: URL) -> str:
+    "The revision of a journal that hangs together."
+    engine = _engine(url, 'ro')
+    try:
+        with engine.connect() as connection: return _revision(connection, url, thorough=True)
+    finally: engine.dispose()
+
+
+def _engine(url: URL, mode: str, foreign_keys: str = 'ON') -> Engine:
     "Transactions begin where we say so, and a writer's take the write lock at once."
     if url.get_backend_name() == 'postgresql':
         return create_engine(url, pool_pre_ping=True).execution_options(postgresql_readonly=mode == 'ro')
@@ -104,7 +138,7 @@ def _engine(url: URL, mode: str) -> Engine:
 
     @event.listens_for(engine, 'connect')
     def _(connection, _):
-        wanted = ['foreign_keys=ON', 'mmap_size=0', 'busy_timeout=5000'] + ['journal_mode=WAL', 'synchronous=FULL'] * (mode == 'rw')
+        wanted = [f'foreign_keys={foreign_keys}', 'mmap_size=0', 'busy_timeout=5000'] + ['journal_mode=WAL', 'synchronous=FULL'] * (mode == 'rw')
         for pragma in wanted: connection.execute(f'PRAGMA {pragma}')
 
     @event.listens_for(engine, 'begin')
@@ -115,12 +149,11 @@ def _engine(url: URL, mode: str) -> Engine:
 def _make_file(path: Path):
     "A whole journal under a passing name, then the real one: a crash leaves either none or all of it."
     path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_leftovers(path)
     draft = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         draft.touch()
-        engine = _engine(URL.create('sqlite', database=str(draft)), 'rw')
-        with engine.begin() as connection: upgrade(connection)
-        engine.dispose()   # folds the write-ahead log into the file
+        _upgrade_file(URL.create('sqlite', database=str(draft)))
         os.rename(draft, path)
         folder = os.open(path.parent, os.O_RDONLY)
         try: os.fsync(folder)
@@ -129,32 +162,49 @@ def _make_file(path: Path):
         for left in path.parent.glob(draft.name + '*'): left.unlink()
 
 
+def refuse_leftovers(path: Path):
+    "The log of a journal that was moved away would be played into the one that takes its place."
+    left = path.with_name(path.name + '-wal')
+    if left.exists(): raise Damaged(f'{left} is left of a journal that was moved away; move it along')
+
+
+def _upgrade_file(url: URL):
+    "To head, in one transaction: a crash leaves it as it was. A table that is made anew must not take its children along, hence no foreign keys."
+    engine = _engine(url, 'rw', foreign_keys='OFF')
+    try:
+        with engine.begin() as connection:
+            upgrade(connection)
+            if lost := connection.exec_driver_sql('PRAGMA foreign_key_check').all(): raise Damaged(f'journal {named(url)}: {lost[0]} has no parent; {RESTORE}')
+    finally: engine.dispose()   # folds the write-ahead log into the file
+
+
 def _make_tables(url: URL):
-    "The tables where there are none; one process makes them while others wait."
+    "The tables where there are none, or at head where they are older; one process does it while others wait."
     engine = _engine(url, 'rw')
     with engine.begin() as connection:
         connection.execute(text("select pg_advisory_xact_lock(hashtext('journal'))"))
-        if not inspect(connection).has_table('journal_version'): upgrade(connection)
+        if not inspect(connection).has_table('journal_version') or _revision(connection, url) != HEAD: upgrade(connection)
     engine.dispose()
 
 
-def upgrade(connection):
-    "Bring a database to head, within the transaction that is open."
+def upgrade(connection, to: str = 'head'):
+    "Bring a database to a revision, within the transaction that is open."
     from alembic import command
     from alembic.config import Config
     config = Config(attributes={'connection': connection})
     config.set_main_option('script_location', 'production.journal:migrations')
-    command.upgrade(config, 'head')
+    command.upgrade(config, to)
 
 
-def _check(connection, url: URL, thorough: bool):
-    "Refuse what is not a journal, is not at our head, or does not hang together."
+def _revision(connection, url: URL, thorough: bool = False) -> str:
+    "Head, or what can be brought there; refuses what is not a journal, is newer, or does not hang together."
     if not inspect(connection).has_table('journal_version'):
         raise Damaged(f'{named(url)} is not a journal of this program; name another file, or move it away')
     revision = connection.scalar(text('select version_num from journal_version'))
-    if revision != HEAD:
+    if revision not in (HEAD, *OLDER):
         raise Damaged(f'journal {named(url)} is at revision {revision} and this program needs {HEAD}; '
                       f'use the program that wrote it, or {RESTORE}')
     if thorough and url.get_backend_name() == 'sqlite':
         found = connection.exec_driver_sql('PRAGMA integrity_check').scalar()
         if found != 'ok': raise Damaged(f'journal {named(url)} is damaged ({str(found).splitlines()[0]}); {RESTORE}')
+    return revision

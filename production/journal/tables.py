@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, ForeignKey, Numeric, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-HEAD = '0001'   # the revision this program reads and writes
+HEAD = '0003'               # the revision this program reads and writes
+OLDER = ('0001', '0002')    # those it brings there
+HAND = 1_000_000            # sequence numbers from here on belong to orders that a person asked for
 
 
 class Money(sa.TypeDecorator):
@@ -53,13 +55,14 @@ class Bot(Table):
     venue: Mapped[str] = mapped_column(String(32))
     symbol: Mapped[str] = mapped_column(String(32))
     timeframe: Mapped[str] = mapped_column(String(8))
+    strategy: Mapped[str] = mapped_column(String(200))   # how it is called in an explanation; empty in a row from before 0002
     start: Mapped[int]                       # the first bar it may decide
     cursor: Mapped[int | None]               # the last bar decided
     settled: Mapped[int | None]              # the last bar whose intents are all resolved
     state: Mapped[str] = mapped_column(String(16))   # STARTING READY HALTED STOPPED
     opening_cash: Mapped[Decimal]
     opening_position: Mapped[Decimal]
-    cash: Mapped[Decimal]                    # opening and every fill since
+    cash: Mapped[Decimal]                    # opening, every fill and every adjustment since
     position: Mapped[Decimal]
     __table_args__ = (UniqueConstraint('dossier', 'account', 'symbol', 'timeframe', name='one_bot'),)
 
@@ -94,7 +97,8 @@ class Intent(Table):
     bar: Mapped[int]
     seq: Mapped[int]
     side: Mapped[str] = mapped_column(String(4))
-    kind: Mapped[str] = mapped_column(String(8))
+    kind: Mapped[str] = mapped_column(String(16))
+    group: Mapped[str | None] = mapped_column(Text)   # of several in one group the first that trades cancels the others
     quantity: Mapped[Decimal]
     price: Mapped[Decimal | None]
     stop_price: Mapped[Decimal | None]
@@ -139,11 +143,68 @@ class Halt(Table):
     released_by: Mapped[str | None] = mapped_column(String(64))
 
 
+class Hand(Table):
+    "What a person asked a bot to do: it stands until it is done. Also a difference to the venue's books that waits for a person."
+    __tablename__ = 'hand'
+    id: Mapped[int] = key()
+    bot_id: Mapped[int] = mapped_column(ForeignKey('bot.id'))
+    at: Mapped[int]
+    who: Mapped[str] = mapped_column(String(64))
+    why: Mapped[str] = mapped_column(Text)
+    what: Mapped[str] = mapped_column(String(16))    # flatten cancel difference
+    about: Mapped[str] = mapped_column(String(36))   # of a cancel the order; empty: all of them
+    cash: Mapped[Decimal | None]                     # of a difference: there less here
+    position: Mapped[Decimal | None]
+    done_at: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    said: Mapped[str] = mapped_column(Text)          # what came of it
+
+
+class Adjustment(Table):
+    "Money that moved without an order of ours, and who took it into the books. Rows are only ever added."
+    __tablename__ = 'adjustment'
+    id: Mapped[int] = key()
+    bot_id: Mapped[int] = mapped_column(ForeignKey('bot.id'))
+    at: Mapped[int]
+    who: Mapped[str] = mapped_column(String(64))
+    why: Mapped[str] = mapped_column(Text)
+    cash: Mapped[Decimal]
+    position: Mapped[Decimal]
+    after: Mapped[int]                               # the last fill before it
+
+
 class Audit(Table):
-    "Who did what, when. Rows are only ever added."
+    "Who did what, when. Rows are only ever added: the database itself refuses anything else."
     __tablename__ = 'audit'
     id: Mapped[int] = key()
     at: Mapped[int]
     actor: Mapped[str] = mapped_column(String(64))
     event: Mapped[str] = mapped_column(String(32), index=True)
     detail: Mapped[dict]
+    digest: Mapped[str] = mapped_column(String(64))   # of the digest of the row before and this row
+
+
+class AuditEnd(Table):
+    "Where the audit ends: one row, so that rows cut off its end are missed too. Whoever adds to the audit holds it."
+    __tablename__ = 'audit_end'
+    id: Mapped[int] = key()
+    last: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(64))
+
+
+class Alert(Table):
+    "Something a person should hear of: written with what it tells of, sent afterwards."
+    __tablename__ = 'alert'
+    id: Mapped[int] = key()
+    at: Mapped[int]
+    dedupe: Mapped[str] = mapped_column(String(200), unique=True)   # what it is about: told once however often it is noticed
+    rule: Mapped[str] = mapped_column(String(32))
+    severity: Mapped[str] = mapped_column(String(8))
+    title: Mapped[str] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))                  # pending sent failed acknowledged
+    level: Mapped[int]                                              # how far it was escalated, from 0
+    attempts: Mapped[int]
+    next_try: Mapped[int | None] = mapped_column(BigInteger, index=True)   # none: nothing more is to be done
+    results: Mapped[dict]                                           # channel → done, attempts, next, said
+    acknowledged_at: Mapped[int | None]
+    acknowledged_by: Mapped[str | None] = mapped_column(String(64))

@@ -12,6 +12,8 @@ import yarl
 from trading_lib.core.errors import Refused
 
 HOSTS = frozenset({'api.binance.com', 'stream.binance.com', 'ws-api.binance.com'})
+OKX_HOSTS = frozenset({'www.okx.com'})   # its client needs `password=okx.PASSPHRASE`, and `load_time_difference()` before it signs
+OKX_OPTIONS = {'options': {'fetchMarkets': {'types': ['spot']}}, 'enableRateLimit': False}
 OPTIONS = {
     'options': {'fetchMarkets': {'types': ['spot']}, 'fetchCurrencies': False, 'fetchMargins': False, 'warnOnFetchOpenOrdersWithoutSymbol': False},
     'enableRateLimit': False,   # ccxt's throttle runs on wall time and is shared by nobody; the caller has a better one

@@ -29,7 +29,7 @@ class CommandLog:
         try: found, *commands = map(json.loads, whole)
         except ValueError: raise Damaged(f'{self.path}: a line in it is not JSON; move the file away to start afresh') from None
         if found != header:
-            differs = ', '.join(key for key in header if found.get(key) != header[key]) or 'version'
+            differs = ', '.join(key for key in header | found if found.get(key) != header.get(key))
             raise Damaged(f'{self.path}: was written under another market ({differs} differ); give it the same bars, or move it away')
         return commands
 
