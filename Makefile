@@ -6,7 +6,7 @@ UV := uv==0.13.8
 INSTALL = $(BIN)/uv pip install --python $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test agreement soak bench bench-quick bench-million bench-lock setup lock export lint clean
+.PHONY: demo test agreement soak faults bench bench-quick bench-million bench-lock setup lock export lint clean
 
 demo: .venv/ready        ## the whole story in three minutes, offline
 	@$(BIN)/trading demo
@@ -22,6 +22,9 @@ agreement: .venv/ready   ## thousands of generated markets through every engine,
 
 soak: .venv/ready        ## five hundred bots, each killed again and again on a failing network: docs/crashes.md, some hours
 	$(BIN)/python tests/crash.py --runs 500 --controls 20 --out docs/crashes.md
+
+faults: .venv/ready      ## every fault of the list injected: docs/faults.md
+	$(BIN)/python tests/faults_page.py -n 2 --dist loadfile
 
 bench: .venv/ready       ## side by side with the peers: docs/benchmarks.md, a quarter of an hour
 	$(BIN)/python tests/bench

@@ -166,6 +166,8 @@ class Runner(Hands):
         "Where the venue's books and ours differ after a few looks; answers to reads may be old."
         for patience_s in (0, *self.mandate.recheck_s):
             await asyncio.sleep(patience_s)
+            if patience_s:   # what rested may have traded between our look at it and that at the balances
+                for intent in self.journal.intents(self.bot.id, RESTING): await self._refresh(intent)
             while True:
                 try: differences = await self._differences()
                 except Unreachable as error: await self._hold_on(error)
