@@ -62,6 +62,7 @@ def checked(path: Path) -> dict:
     try: manifest = json.loads(manifest_of(path).read_text())
     except FileNotFoundError: raise BadInput(f'{path} has no manifest {manifest_of(path).name} beside it; name a file that `trading backup` made') from None
     except ValueError: raise Damaged(f'{manifest_of(path)} is not a manifest; use another backup') from None
+    if not isinstance(manifest, dict): raise Damaged(f'{manifest_of(path)} is not a manifest; use another backup')
     if not path.is_file(): raise BadInput(f'there is no {path}')
     with path.open('rb') as file: digest = file_digest(file, 'sha256').hexdigest()
     if digest != manifest.get('sha256'): raise Damaged(f'{path} is damaged: it is not the file that its manifest describes; use another backup')

@@ -61,7 +61,8 @@ async def listening(journal: Journal, halt: Callable[[str, str], Awaitable], res
                 case {'do': 'status'}: said = dict(pid=os.getpid())
                 case other: said = dict(error=f'not a command: {other}')
         except TradingError as error: said = dict(error=str(error))
-        except (ValueError, TimeoutError): said = dict(error='not a line of JSON')
+        except (json.JSONDecodeError, UnicodeDecodeError, TimeoutError, asyncio.LimitOverrunError): said = dict(error='not a line of JSON')
+        except Exception as error: said = dict(error=f'{type(error).__name__}: {error}')   # whoever asks must not bring down who trades
         writer.write(json.dumps(said, default=str).encode() + b'\n')
         writer.close()
 

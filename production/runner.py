@@ -20,7 +20,7 @@ from production.deadline import Asked
 from production.gate import DAY_MS, Gate
 from production.gateway import Gateway
 from production.hands import PREFIX, Hands, order_of
-from production.journal import HAND, RESTING, UNRESOLVED, Intent, Journal
+from production.journal import DUE, HAND, RESTING, UNRESOLVED, Intent, Journal
 from trading_lib.core.errors import BadInput, Refused, Rejected, TradingError, Unknown, Unreachable
 from trading_lib.core.money import money
 from trading_lib.core.settings import Settings
@@ -263,7 +263,7 @@ class Runner(Hands):
         outcome, reason, orders = ('held', reason, []) if target is None else await self._plan(at, target, close, prices, self._variance(shown))
         self.bot, intents = self.journal.decide(self.bot.id, at, inputs=fingerprint(shown), target=target, outcome=outcome, reason=reason,
                                                 close=close, orders=orders)
-        if target is not None: self.target = target
+        if target is not None and not reason.startswith(DUE): self.target = target
         for intent in intents: await self._resolve(intent, look_first=at + self.mandate.length <= self.started)   # its row may be a second one
         if self.strikes >= self.mandate.strikes: await self.halt('runner', f'the strategy failed {self.strikes} times in a row: {reason}')
         if not intents: return await self._told(at)
@@ -301,14 +301,16 @@ class Runner(Hands):
         return float(shown.close.pct_change().var()) * DAY_MS / self.mandate.length
 
     async def _plan(self, at: int, target: float, close: Decimal, prices: Prices, variance: float | None) -> tuple[str, str, list[Order]]:
-        "Outcome, reason and orders. An order is due only when the target changes; one that is skipped is not tried again until it does."
+        """Outcome, reason and orders. An order is due only when the target changes; one that is skipped is not tried again until it does,
+        except for an exit that came too late or while trading was halted: that one stays due."""
         m = self.mandate
         if target == self.target: return 'held', 'unchanged', []
         planned = plan_order(m.symbol, money(target), close, self.bot.cash, self.bot.position, self.rules, m.buffer)
         if isinstance(planned, Skip): return 'skipped', planned.reason, []
-        if self.halted: return 'skipped', self.halted, []
+        due = DUE if planned.side == 'sell' else ''
+        if self.halted: return 'skipped', due + self.halted, []
         order = Order(client_id(m, at, 0), m.symbol, planned.side, 'market', planned.quantity)
-        if await self._too_late(at, order): return 'skipped', 'late', []
+        if await self._too_late(at, order): return 'skipped', f'{due}late', []
         if breaches := self.gate.refusals(order, close, prices, at + m.length, variance):
             self._tell(at, breaches)
             return 'skipped', '; '.join(map(str, breaches)), []

@@ -36,7 +36,7 @@ def verified(settings: Settings, end: str | None = None, backup: Path | None = N
         known = audit['last'], audit['digest']
     if end:
         row, _, digest = end.partition(':')
-        if not (row.isdigit() and len(digest) == 64): raise BadInput(f'--end was {end!r}; write it as ROW:DIGEST, as trading audit verify shows it')
+        if not (row.isascii() and row.isdigit() and len(digest) == 64): raise BadInput(f'--end was {end!r}; write it as ROW:DIGEST, as trading audit verify shows it')
         known = int(row), digest
     with _read(settings) as journal: return journal.verify_audit(known)
 

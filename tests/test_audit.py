@@ -1,6 +1,7 @@
 """The audit is a chain, and a journal of an earlier program comes along whole: on SQLite and on PostgreSQL alike."""
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -248,3 +249,11 @@ def test_a_journal_of_a_newer_program_is_refused_and_left_alone(where):
         with pytest.raises(Damaged, match=f'revision 0999 and this program needs {HEAD}'): opened(where)
     with engine.begin() as c: assert c.scalar(text('select version_num from journal_version')) == '0999'
     engine.dispose()
+
+
+def test_content_that_cannot_be_read_any_more_is_a_broken_row(tmp_path):
+    path = tmp_path / 'journal.db'
+    with Journal.open(path) as journal:
+        for k in range(4): journal.note('ann', 'test', k=k)
+    with sqlite3.connect(path) as db: db.executescript("drop trigger audit_no_update; update audit set detail='{bad' where id=3")
+    with Journal.reader(path) as journal: assert journal.verify_audit()['broken'] == 3

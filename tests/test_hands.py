@@ -16,6 +16,7 @@ from sqlalchemy import text
 from test_runner import BARS, FIRST, ORDER, TIMES, agree_with_the_venue, books, exchange, mandate, run
 
 from production import control
+from production.cli import main
 from production.deadline import Asked
 from production.gateway import Gateway
 from production.hands import Hands
@@ -429,3 +430,44 @@ async def test_a_breaker_trips_before_the_order_of_its_bar(tmp_path):
             assert [alert['title'] for alert in journal.history() if alert['rule'] == 'limit'] == ['Limit: max_drawdown on BTC/USDT, main at binance']
             bot.stop()
             await running
+
+
+# what a hostile operator found
+
+async def test_an_exit_that_falls_on_a_halt_is_made_up_for_after_it(tmp_path):
+    there, path, halted = exchange(), tmp_path / 'journal.db', []
+    async with venue(there) as (gateway, _):
+        with Journal.open(path) as journal:
+            bot = Runner(mandate(), gateway, journal, there.release)
+            plan = bot._plan
+            async def halting(at, target, close, *more):
+                if target == 0 and bot.bot.position > D('.01') and not halted:
+                    halted.append(at)
+                    journal.halt('breaker', 'too much was lost')
+                return await plan(at, target, close, *more)
+            bot._plan = halting
+            task = asyncio.create_task(bot.run(TIMES[-2]))
+            while not halted: await asyncio.sleep(.01)
+            await asyncio.sleep(.2)
+            assert bot.bot.position > D('.01') and journal.target(bot.bot.id) == 1
+            await bot.resume('ann', 'seen')
+            assert await task == 'done'
+            rows = journal.equity(bot.bot.id)
+    row = next(k for k, each in enumerate(rows) if each['bar'] == halted[0])
+    assert rows[row]['outcome'] == 'skipped' and rows[row]['reason'].startswith('due: halted by breaker')
+    assert rows[row + 1]['outcome'] == 'traded' and rows[row + 2]['position'] < D('.01')
+
+
+@pytest.mark.parametrize('who, why', [('op', 'x' * 70_000), ('\udcff', 'x'), ('op', '\udcff')], ids=['long', 'name', 'reason'])
+def test_no_halt_is_refused_for_its_words(tmp_path, monkeypatch, capsys, who, why):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'settings.ini').write_text('')
+    assert main(['halt', '--who', who, '--why', why]) == 0
+    with Journal.reader(tmp_path / 'var' / 'journal.db') as journal: assert journal.halted()
+
+
+def test_numbers_no_database_holds_are_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'settings.ini').write_text('')
+    for argv in (['alerts', 'ack', '9' * 20], ['alerts', '--limit', '9' * 20], ['audit', '--limit', '9' * 20], ['audit', 'verify', '--end', '²:' + 'a' * 64]):
+        assert main(argv) == 2, argv

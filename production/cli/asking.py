@@ -31,6 +31,11 @@ Seed = Annotated[int, typer.Option(min=0, help='Seed of the random numbers; the 
 Host = Annotated[str, typer.Option(help='Address to listen on.')]
 
 
+def words(text: str) -> str:
+    "A name or a reason as it can be written down: no halt is refused for how it was put."
+    return text.encode('utf-8', 'replace').decode()[:1000]
+
+
 def _cash(value: float) -> float:
     if not 0 < value < math.inf: raise BadInput(f'cash was {value}; it must be a finite amount above 0')
     return value

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from production.cli.asking import AllowGaps, Feeds, Json, Market, Params, StrategyName, Terms, grouped, settings
+from production.cli.asking import AllowGaps, Feeds, Json, Market, Params, StrategyName, Terms, grouped, settings, words
 from production.cli.speaking import answer, pairs, say, table
 
 app = typer.Typer()
@@ -63,8 +63,8 @@ def orders(limit: Annotated[int, typer.Option(help='How many to show.', min=1)] 
     answer(dict(orders=rows), as_json, lambda: table(rows, 'no orders yet'))
 
 
-Who = Annotated[str, typer.Option(help='Who decides this, for the record.')]
-Why = Annotated[str, typer.Option(help='The reason, for the record.')]
+Who = Annotated[str, typer.Option(help='Who decides this, for the record.', callback=words)]
+Why = Annotated[str, typer.Option(help='The reason, for the record.', callback=words)]
 DryRun = Annotated[bool, typer.Option('--dry-run', help='Show what would be done, and do nothing.')]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from production.cli.asking import Json, settings
+from production.cli.asking import Json, settings, words
 from production.cli.speaking import answer, table
 
 WIDTH = 90   # of what a row of the audit says, for people
@@ -16,9 +16,9 @@ audit = typer.Typer(invoke_without_command=True)
 app.add_typer(alerts, name='alerts', help='What people were told, or should have been.')
 app.add_typer(audit, name='audit', help='Who did what, and whether anybody touched the record.')
 
-Who = Annotated[str, typer.Option(help='Who decides this, for the record.')]
+Who = Annotated[str, typer.Option(help='Who decides this, for the record.', callback=words)]
 ME = os.environ.get('USER', 'operator')
-Newest = Annotated[int, typer.Option('--limit', help='How many to show, the newest.', min=1)]
+Newest = Annotated[int, typer.Option('--limit', help='How many to show, the newest.', min=1, max=10**9)]
 
 
 @alerts.callback()
@@ -32,7 +32,7 @@ def history(context: typer.Context, limit: Newest = 20,
 
 
 @alerts.command()
-def ack(number: Annotated[int, typer.Argument(metavar='ID', help='The number of the alert.')], who: Who = ME, as_json: Json = False):
+def ack(number: Annotated[int, typer.Argument(metavar='ID', help='The number of the alert.', min=1, max=2**62)], who: Who = ME, as_json: Json = False):
     "Say that you have seen an alert: it is escalated no further."
     from production.control import acknowledge
     answer(acknowledge(settings(), number, who), as_json)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from hashlib import sha256
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Text, cast, insert, select, type_coerce, update
 from sqlalchemy.orm import Session
 
 from production.journal.tables import Audit, AuditEnd, plain
@@ -47,8 +47,11 @@ def append(session: Session, notes: Iterable[tuple[int, str, str, dict]]):
 def broken(session: Session, known: tuple[int, str] | None = None) -> dict:
     "The chain from its beginning: rows, its end, and the first broken row with why; `known` is an end that was written down elsewhere."
     rows, last, digest, wrong, met = 0, 0, '', None, known is None
-    for row in session.execute(select(Audit.id, Audit.at, Audit.actor, Audit.event, Audit.detail, Audit.digest).order_by(Audit.id).execution_options(yield_per=1000)):
-        if digest_of(digest, *row[:5]) != row.digest:
+    text = type_coerce(cast(Audit.detail, Text), Text)   # as it lies there: what was spoilt may not be JSON any more
+    for row in session.execute(select(Audit.id, Audit.at, Audit.actor, Audit.event, text, Audit.digest).order_by(Audit.id).execution_options(yield_per=1000)):
+        try: held = digest_of(digest, *row[:4], json.loads(row[4])) == row.digest
+        except ValueError: held = False
+        if not held:
             wrong = row.id, 'it does not follow from the row before it: one of them was edited, moved or taken out'
             break
         rows, last, digest = rows + 1, row.id, row.digest

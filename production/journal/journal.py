@@ -28,6 +28,7 @@ from trading_lib.core.errors import Damaged, Refused
 from trading_lib.execution.matching import split_symbol
 from trading_lib.execution.orders import NEXT, SIGN, TERMINAL, Fill, Order, OrderState
 
+DUE = 'due: '   # how the reason of a skipped decision begins that is to be acted on as soon as may be
 UNRESOLVED = ('NEW', 'UNKNOWN')   # not known to be at the venue, not known not to be
 RESTING = ('OPEN', 'PARTIALLY_FILLED')
 
@@ -239,9 +240,9 @@ class Journal(Outbox, Account, Hands):
         with self._session() as s: return s.scalar(select(Intent).filter_by(client_id=client_id))
 
     def target(self, bot: int) -> float | None:
-        "The last target that was a number."
+        "The last target that was a number and is not still due."
         with self._session() as s:
-            known = select(Decision.target).where(Decision.bot_id == bot, Decision.target.is_not(None))
+            known = select(Decision.target).where(Decision.bot_id == bot, Decision.target.is_not(None), ~Decision.reason.startswith(DUE))
             return s.scalar(known.order_by(Decision.bar.desc()).limit(1))
 
     def halted(self, venue: str = '', account: str = '') -> str | None:

@@ -126,14 +126,14 @@ def _checked(reads): return AfterValidator(lambda text: (reads(text), text)[1])
 class Alerting(Section):
     "Who is told, how often, and what counts as worth telling."
     channels: Annotated[str, _checked(channel_lists)] = ''     # see `channel_lists`; none: alerts are written down and not sent
-    escalate_min: float = Field(10., gt=0)      # after which a critical alert nobody acknowledged goes to the next list
+    escalate_min: float = Field(10., gt=0, le=10_080)      # after which a critical alert nobody acknowledged goes to the next list
     quiet: Annotated[str, _checked(quiet_span)] = ''           # see `quiet_span`
-    batch_s: float = Field(30., ge=0)           # info waits so long for more of its kind, to be sent as one
-    per_minute: int = Field(20, ge=1)           # messages a channel is sent
-    retries: int = Field(30, ge=1)              # failures of one channel after which it is given up; 30 take about two hours
-    unknown_s: float = Field(60., gt=0)         # how long an order may be unknown
-    stale_bars: float = Field(2., gt=0)         # bar lengths without a decision
-    daily_loss_pct: float = Field(5., gt=0)     # of the equity at the first bar of a day (UTC)
+    batch_s: float = Field(30., ge=0, le=86_400)           # info waits so long for more of its kind, to be sent as one
+    per_minute: int = Field(20, ge=1, le=1_000_000)           # messages a channel is sent
+    retries: int = Field(30, ge=1, le=10_000)              # failures of one channel after which it is given up; 30 take about two hours
+    unknown_s: float = Field(60., gt=0, le=86_400)         # how long an order may be unknown
+    stale_bars: float = Field(2., gt=0, le=1e6)         # bar lengths without a decision
+    daily_loss_pct: float = Field(5., gt=0, le=100)     # of the equity at the first bar of a day (UTC)
 
 Loudness = Literal['off', 'info', 'warning', 'critical']
 
